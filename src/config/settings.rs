@@ -1,0 +1,404 @@
+//! Validated settings. Every field has its default in one place: the `Default` of its group.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{ByteSize, Percent};
+
+/// One whole configuration file, defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub workers: NonZeroUsize,
+    pub admin: Admin,
+    pub state: State,
+    pub log: Log,
+    pub listeners: Vec<Listener>,
+    pub callers: Callers,
+    pub lane: Lane,
+    /// How long SIGTERM waits for exchanges in flight before connections are cut.
+    pub shutdown_grace: Duration,
+    pub services: BTreeMap<String, Service>,
+}
+
+/// Where the admin API listens, and who may use it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// `None` = no admin API.
+    pub listen: Option<Address>,
+    /// Required when `listen` is neither loopback nor a Unix socket.
+    pub token: Option<String>,
+}
+
+/// A socket to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Directory of durable state; `None` = kept in memory, and said so at start.
+    pub store: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// `tracing` filter directives, such as `info` or `segue=debug`.
+    pub filter: String,
+    /// Access log: one JSON line a request; `None` = off.
+    pub access: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub address: Address,
+    pub tls: Option<ListenerTls>,
+    /// Expect a PROXY protocol header (v1 or v2) on every connection, and trust it.
+    pub proxy_protocol: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerTls {
+    /// Chosen by SNI; the first is the default.
+    pub certificates: Vec<Certificate>,
+    pub client_auth: ClientAuth,
+    /// Refuse TLS 1.2.
+    pub only_tls13: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Mutual TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientAuth {
+    Off,
+    Optional { ca: PathBuf },
+    Required { ca: PathBuf },
+}
+
+/// Limits and timeouts on the callers' side.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Callers {
+    pub max_connections: usize,
+    /// From the first byte of a head to its end; beyond it 408.
+    pub header_timeout: Duration,
+    /// A connection with nothing in flight is closed after this.
+    pub idle_timeout: Duration,
+    /// TLS and PROXY protocol handshakes.
+    pub handshake_timeout: Duration,
+    /// A caller that takes no byte of its answer, or sends no byte of its body, for this long is cut.
+    pub stall_timeout: Duration,
+    pub max_header_bytes: ByteSize,
+    pub max_header_count: usize,
+    pub max_uri_bytes: ByteSize,
+    /// Beyond it 413. `None` = unlimited.
+    pub max_body_bytes: Option<ByteSize>,
+    pub max_concurrent_streams: u32,
+    /// Trust the caller's `X-Forwarded-*` and `Forwarded` (append to them) instead of replacing them.
+    pub trust_forwarded: bool,
+}
+
+/// The shadow's lane, shared by all services.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lane {
+    pub threads: NonZeroUsize,
+    /// Pairs queued from one worker to the lane before new ones are dropped and counted.
+    pub queue: usize,
+    /// Bytes that all queued and running pairs may hold.
+    pub max_bytes: ByteSize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Exact or `*.suffix`; empty = any host.
+    pub hosts: Vec<String>,
+    /// Path prefixes, on segment boundaries; empty = any path.
+    pub paths: Vec<String>,
+    pub source: Instance,
+    pub shadow: Option<Instance>,
+    pub upstream: Upstream,
+    pub tee: Tee,
+    pub classify: Classify,
+    pub switchover: Switchover,
+}
+
+/// One running copy of the application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Where an instance answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    pub scheme: Scheme,
+    pub target: Target,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// HTTP/1.1 in clear.
+    Http,
+    /// TLS; HTTP/2 or HTTP/1.1 by ALPN.
+    Https,
+    /// HTTP/2 in clear, prior knowledge.
+    H2c,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Host name or address literal (IPv6 without brackets), and port.
+    Host { name: String, port: u16 },
+    Unix(PathBuf),
+}
+
+/// How instances of one service are reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Connections to one instance, over all workers.
+    pub max_connections: usize,
+    pub connect_timeout: Duration,
+    /// From the end of the request to the head of the answer; beyond it 504.
+    pub answer_timeout: Duration,
+    /// Pooled connections that rested longer are closed.
+    pub idle_timeout: Duration,
+    /// How long a request may wait for a connection when `max_connections` are busy; beyond it 503.
+    pub queue_timeout: Duration,
+    pub dns_interval: Duration,
+    pub tls: UpstreamTls,
+    /// Active health checks; `None` = endpoints are judged by real traffic alone.
+    pub health: Option<HealthCheck>,
+    /// Failures in a row (connect errors, resets, 502/503/504) that eject an endpoint; 0 = never.
+    pub eject_after: u32,
+    pub eject_for: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct UpstreamTls {
+    /// PEM bundle to verify against instead of the built-in web roots.
+    pub ca: Option<PathBuf>,
+    /// Name to verify and to send as SNI; default: the endpoint's host.
+    pub server_name: Option<String>,
+    /// Certificate to present.
+    pub client: Option<Certificate>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    pub path: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Successes in a row that bring an endpoint back.
+    pub healthy_after: u32,
+    /// Failures in a row that take it out.
+    pub unhealthy_after: u32,
+}
+
+/// What is copied to the shadow, and how much of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tee {
+    pub percent: Percent,
+    pub sampling: Sampling,
+    pub max_requests_per_second: u32,
+    pub max_bytes_per_second: ByteSize,
+    /// Pairs in flight to the shadow at once.
+    pub max_concurrency: usize,
+    pub max_connections: usize,
+    /// Bodies of opted-in reads beyond this are skipped and counted.
+    pub max_body_bytes: ByteSize,
+    /// The shadow's answer is read to here, then cut and counted.
+    pub max_answer_bytes: ByteSize,
+    pub connect_timeout: Duration,
+    /// From the start of a pair to the last byte of the shadow's answer.
+    pub deadline: Duration,
+    /// Failures in a row that open the breaker; 0 = never.
+    pub breaker_after: u32,
+    /// How long the breaker stays open before one pair may probe.
+    pub breaker_for: Duration,
+    /// Set the sampled flag of the shadow leg's own `traceparent`.
+    pub trace_sampled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sampling {
+    /// Each eligible read counts; exact rate.
+    Request,
+    /// All reads of a session or none, by hash of the key.
+    Session(SessionKey),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionKey {
+    Cookie(String),
+    Header(String),
+    ClientAddress,
+}
+
+/// What counts as a read.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Classify {
+    /// Tried in order, before the defaults; the first that matches decides.
+    pub rules: Vec<Rule>,
+    /// Opt-in: paths at which POSTed (or GET) GraphQL documents are parsed.
+    pub graphql_paths: Vec<String>,
+    /// Opt-in: gRPC methods that are reads, as `package.Service/Method`.
+    pub grpc_methods: Vec<String>,
+    /// Opt-in: descriptor set; methods with `idempotency_level = NO_SIDE_EFFECTS` are reads.
+    pub grpc_descriptor_set: Option<PathBuf>,
+    /// Opt-in: JSON-RPC endpoints and the methods that are reads.
+    pub jsonrpc_paths: Vec<String>,
+    pub jsonrpc_methods: Vec<String>,
+    /// Opt-in: path suffixes such as `/_search` whose POST is a read.
+    pub search_paths: Vec<String>,
+    /// Opt-in: `git-upload-pack` (fetch, clone) is a read.
+    pub git: bool,
+}
+
+/// All conditions that are present must hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Empty = any method.
+    pub methods: Vec<String>,
+    pub host: Option<String>,
+    /// Linear-time regex on the raw path.
+    pub path: Option<String>,
+    /// Header name, and a regex on its value.
+    pub header: Option<(String, String)>,
+    /// Query key, and a regex on its decoded value.
+    pub query: Option<(String, String)>,
+    pub class: RuleClass,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleClass {
+    Read,
+    Write,
+}
+
+/// How a switchover holds, drains and gives up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Switchover {
+    pub park: Park,
+    pub park_timeout: Duration,
+    /// Requests of one service held at once, over all workers; beyond it 503 with `Retry-After`.
+    pub max_parked: usize,
+    pub drain_timeout: Duration,
+    pub on_drain_deadline: DrainPolicy,
+    /// Parked requests let go per second on resume.
+    pub release_per_second: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Park {
+    All,
+    Writes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainPolicy {
+    /// Resume the source.
+    Abort,
+    /// Cut what is still in flight, counted, and go on.
+    Cut,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: Some(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))), token: None }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".into(), access: None }
+    }
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            handshake_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
+            max_header_bytes: ByteSize::kib(32),
+            max_header_count: 100,
+            max_uri_bytes: ByteSize::kib(8),
+            max_body_bytes: None,
+            max_concurrent_streams: 100,
+            trust_forwarded: false,
+        }
+    }
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self { threads: NonZeroUsize::MIN, queue: 1024, max_bytes: ByteSize::mib(16) }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            connect_timeout: Duration::from_secs(2),
+            answer_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(30),
+            queue_timeout: Duration::from_secs(2),
+            dns_interval: Duration::from_secs(10),
+            tls: UpstreamTls::default(),
+            health: None,
+            eject_after: 5,
+            eject_for: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Tee {
+    fn default() -> Self {
+        Self {
+            percent: Percent::new(2.0).unwrap_or(Percent::ZERO),
+            sampling: Sampling::Request,
+            max_requests_per_second: 1_000,
+            max_bytes_per_second: ByteSize::mib(32),
+            max_concurrency: 64,
+            max_connections: 64,
+            max_body_bytes: ByteSize::kib(64),
+            max_answer_bytes: ByteSize::mib(8),
+            connect_timeout: Duration::from_secs(1),
+            deadline: Duration::from_secs(10),
+            breaker_after: 10,
+            breaker_for: Duration::from_secs(5),
+            trace_sampled: false,
+        }
+    }
+}
+
+impl Default for Switchover {
+    fn default() -> Self {
+        Self {
+            park: Park::All,
+            park_timeout: Duration::from_secs(5),
+            max_parked: 10_000,
+            drain_timeout: Duration::from_secs(10),
+            on_drain_deadline: DrainPolicy::Abort,
+            release_per_second: 20_000,
+        }
+    }
+}

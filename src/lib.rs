@@ -1,0 +1,13 @@
+//! Segue moves a running HTTP service from one instance to another before anyone notices.
+//!
+//! Read this file top to bottom: it is the table of contents, in the order a request and then a
+//! migration passes through the house. Dependencies point down the list only where the module
+//! comments say so; the pure parts (`classify`, `sample`, `record`) do no I/O and read no clock.
+
+pub mod cli;
+pub mod config;
+pub mod origin;
+pub mod proxy;
+pub mod record;
+pub mod store;
+pub mod tee;
