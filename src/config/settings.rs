@@ -1,6 +1,7 @@
 //! Validated settings. Every field has its default in one place: the `Default` of its group.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub struct Settings {
 }
 
 /// Where the admin API listens, and who may use it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Admin {
     /// `None` = no admin API.
     pub listen: Option<Address>,
@@ -39,7 +40,7 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// Directory of durable state; `None` = kept in memory, and said so at start.
     pub store: Option<PathBuf>,
@@ -125,9 +126,9 @@ pub struct Lane {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// Exact or `*.suffix`; empty = any host.
+    /// Exact or `*.suffix`, in lower case; empty = any host.
     pub hosts: Vec<String>,
-    /// Path prefixes, on segment boundaries; empty = any path.
+    /// Path prefixes, on segment boundaries, without a final slash (but `/`); empty = any path.
     pub paths: Vec<String>,
     pub source: Instance,
     pub shadow: Option<Instance>,
@@ -163,7 +164,10 @@ pub enum Scheme {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Host name or address literal (IPv6 without brackets), and port.
-    Host { name: String, port: u16 },
+    Host {
+        name: String,
+        port: u16,
+    },
     Unix(PathBuf),
 }
 
@@ -254,7 +258,7 @@ pub enum SessionKey {
 pub struct Classify {
     /// Tried in order, before the defaults; the first that matches decides.
     pub rules: Vec<Rule>,
-    /// Opt-in: paths at which POSTed (or GET) GraphQL documents are parsed.
+    /// Opt-in: paths at which GraphQL documents (by POST or GET) are parsed.
     pub graphql_paths: Vec<String>,
     /// Opt-in: gRPC methods that are reads, as `package.Service/Method`.
     pub grpc_methods: Vec<String>,
@@ -317,6 +321,70 @@ pub enum DrainPolicy {
     Cut,
 }
 
+impl Settings {
+    /// Long enough for most answers, and shorter than the 30 s that Kubernetes waits before it kills.
+    pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
+
+    /// One worker for each core that this process may use.
+    pub fn default_workers() -> NonZeroUsize {
+        std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// What the smallest useful file says: one listener, and one service named `web` for all that arrives there.
+    pub fn smallest(listen: SocketAddr, source: Endpoint, shadow: Option<Endpoint>) -> Self {
+        let instance = |endpoint| Instance { endpoints: vec![endpoint] };
+        let web = Service::new(instance(source), shadow.map(instance));
+        Self {
+            workers: Self::default_workers(),
+            admin: Admin::default(),
+            state: State::default(),
+            log: Log::default(),
+            listeners: vec![Listener { address: Address::Tcp(listen), tls: None, proxy_protocol: false }],
+            callers: Callers::default(),
+            lane: Lane::default(),
+            shutdown_grace: Self::DEFAULT_SHUTDOWN_GRACE,
+            services: BTreeMap::from([("web".to_owned(), web)]),
+        }
+    }
+}
+
+impl Service {
+    /// Any host and path, and the defaults for everything else.
+    pub fn new(source: Instance, shadow: Option<Instance>) -> Self {
+        Self {
+            hosts: Vec::new(),
+            paths: Vec::new(),
+            source,
+            shadow,
+            upstream: Upstream::default(),
+            tee: Tee::default(),
+            classify: Classify::default(),
+            switchover: Switchover::default(),
+        }
+    }
+}
+
+impl HealthCheck {
+    /// Checks of `path` at the default pace: an endpoint that hangs is out after about 15 s.
+    pub fn at(path: String) -> Self {
+        Self {
+            path,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            healthy_after: 2,
+            unhealthy_after: 3,
+        }
+    }
+}
+
+/// The token stays out of logs.
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "***");
+        f.debug_struct("Admin").field("listen", &self.listen).field("token", &token).finish()
+    }
+}
+
 impl Default for Admin {
     fn default() -> Self {
         Self { listen: Some(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))), token: None }
@@ -336,7 +404,7 @@ impl Default for Callers {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_mins(1),
             max_header_bytes: ByteSize::kib(32),
             max_header_count: 100,
             max_uri_bytes: ByteSize::kib(8),
@@ -358,7 +426,7 @@ impl Default for Upstream {
         Self {
             max_connections: 1024,
             connect_timeout: Duration::from_secs(2),
-            answer_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_mins(1),
             idle_timeout: Duration::from_secs(30),
             queue_timeout: Duration::from_secs(2),
             dns_interval: Duration::from_secs(10),
