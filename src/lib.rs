@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod origin;
 pub mod proxy;
 pub mod record;
