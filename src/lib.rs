@@ -6,8 +6,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod origin;
 pub mod proxy;
 pub mod record;
 pub mod store;
 pub mod tee;
+pub mod upstream;

@@ -1,1 +1,4 @@
 //! Accepting callers.
+
+pub mod proxy_protocol;
+pub mod tls;

@@ -1,0 +1,3 @@
+//! Reaching the instances of a service.
+
+pub mod tls;
