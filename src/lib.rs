@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod config;
 pub mod credentials;
+pub mod net;
 pub mod origin;
 pub mod proxy;
 pub mod record;

@@ -7,6 +7,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ByteSize, Percent};
 
 /// One whole configuration file, defaults filled in.
@@ -468,5 +470,34 @@ impl Default for Switchover {
             on_drain_deadline: DrainPolicy::Abort,
             release_per_second: 20_000,
         }
+    }
+}
+
+/// The two instances of a service, by their names in the configuration. Which of them is *active*
+/// is durable state, not configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceName {
+    Source,
+    Shadow,
+}
+
+impl InstanceName {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Shadow => "shadow",
+        }
+    }
+
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Source => Self::Shadow,
+            Self::Shadow => Self::Source,
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Source, Self::Shadow].into_iter().find(|known| known.as_str() == name)
     }
 }

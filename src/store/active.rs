@@ -4,19 +4,12 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::error::Failure;
 use super::{Store, StoreError};
-use crate::config::{Endpoint, Scheme, Target};
-
-/// Which of a service's two instances, as the configuration names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    Source,
-    Shadow,
-}
+use crate::config::{Endpoint, InstanceName, Scheme, Target};
 
 /// The active instance of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActiveRecord {
-    pub instance: Side,
+    pub instance: InstanceName,
     /// Rises with every change, never falls.
     pub generation: u64,
     /// Of the active instance's endpoints when it became active. If the configuration now says otherwise, the names
@@ -51,21 +44,6 @@ fn canonical(endpoint: &Endpoint) -> String {
     match &endpoint.target {
         Target::Host { name, port } => format!("{scheme} {} {port}", name.to_ascii_lowercase()),
         Target::Unix(path) => format!("{scheme} unix {}", path.display()),
-    }
-}
-
-// === impl Side ===
-
-impl Side {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Shadow => "shadow",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Source, Self::Shadow].into_iter().find(|side| side.as_str() == text)
     }
 }
 
@@ -148,7 +126,7 @@ fn read(connection: &Connection, service: &str) -> Result<Option<ActiveRecord>, 
 fn decode(row: &Row<'_>) -> Result<ActiveRecord, Failure> {
     let instance: String = row.get(0)?;
     let instance =
-        Side::parse(&instance).ok_or_else(|| Failure::Damaged(format!("`{instance}` is not an instance")))?;
+        InstanceName::parse(&instance).ok_or_else(|| Failure::Damaged(format!("`{instance}` is not an instance")))?;
     Ok(ActiveRecord {
         instance,
         generation: unsigned(row.get(1)?)?,

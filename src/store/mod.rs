@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-pub use active::{ActiveRecord, Fingerprint, Side};
+pub use active::{ActiveRecord, Fingerprint};
 pub use error::StoreError;
 pub use journal::{Entry, NewEntry, Phase};
 use lock::Lock;

@@ -27,35 +27,35 @@ async fn the_active_instance_survives_a_restart() {
     let place = dir.path().join("new/deep");
     let store = Store::open(&place).unwrap();
     assert_eq!(store.active("web").await.unwrap(), None);
-    store.set_active("web", record(Side::Source, 1), None).await.unwrap();
-    store.set_active("web", record(Side::Shadow, 2), Some(1)).await.unwrap();
-    store.set_active("api", record(Side::Source, 5), None).await.unwrap();
+    store.set_active("web", record(InstanceName::Source, 1), None).await.unwrap();
+    store.set_active("web", record(InstanceName::Shadow, 2), Some(1)).await.unwrap();
+    store.set_active("api", record(InstanceName::Source, 5), None).await.unwrap();
     store.close().await.unwrap();
 
     let store = Store::open(&place).unwrap();
-    assert_eq!(store.active("web").await.unwrap(), Some(record(Side::Shadow, 2)));
+    assert_eq!(store.active("web").await.unwrap(), Some(record(InstanceName::Shadow, 2)));
     let all = store.all_active().await.unwrap();
     assert_eq!(
         all,
-        [("api".to_owned(), record(Side::Source, 5)), ("web".to_owned(), record(Side::Shadow, 2))]
+        [("api".to_owned(), record(InstanceName::Source, 5)), ("web".to_owned(), record(InstanceName::Shadow, 2))]
     );
 }
 
 #[tokio::test]
 async fn a_change_that_expects_another_generation_is_refused() {
     let store = Store::in_memory().unwrap();
-    store.set_active("web", record(Side::Source, 3), None).await.unwrap();
+    store.set_active("web", record(InstanceName::Source, 3), None).await.unwrap();
     for expected in [None, Some(2), Some(4)] {
-        let refused = store.set_active("web", record(Side::Shadow, 9), expected).await.unwrap_err();
+        let refused = store.set_active("web", record(InstanceName::Shadow, 9), expected).await.unwrap_err();
         assert!(matches!(refused, StoreError::Conflict { found: Some(3), .. }), "{expected:?}: {refused}");
     }
-    let refused = store.set_active("other", record(Side::Shadow, 9), Some(1)).await.unwrap_err();
+    let refused = store.set_active("other", record(InstanceName::Shadow, 9), Some(1)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Conflict { found: None, .. }), "{refused}");
-    let refused = store.set_active("web", record(Side::Shadow, 3), Some(3)).await.unwrap_err();
+    let refused = store.set_active("web", record(InstanceName::Shadow, 3), Some(3)).await.unwrap_err();
     assert!(matches!(refused, StoreError::NotNewer { current: 3, next: 3, .. }), "{refused}");
-    let refused = store.set_active("web", record(Side::Shadow, u64::MAX), Some(3)).await.unwrap_err();
+    let refused = store.set_active("web", record(InstanceName::Shadow, u64::MAX), Some(3)).await.unwrap_err();
     assert!(matches!(refused, StoreError::OutOfRange { .. }), "{refused}");
-    assert_eq!(store.active("web").await.unwrap(), Some(record(Side::Source, 3)));
+    assert_eq!(store.active("web").await.unwrap(), Some(record(InstanceName::Source, 3)));
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn of_many_who_swap_at_once_one_wins() {
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let store = store.clone();
-            tokio::spawn(async move { store.set_active("web", record(Side::Shadow, 1), None).await.is_ok() })
+            tokio::spawn(async move { store.set_active("web", record(InstanceName::Shadow, 1), None).await.is_ok() })
         })
         .collect();
     let mut won = 0;
@@ -108,7 +108,7 @@ async fn closing_carries_out_what_was_asked_before() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let (set, closed) =
-        tokio::join!(store.set_active("web", record(Side::Source, 1), None), async { store.close().await });
+        tokio::join!(store.set_active("web", record(InstanceName::Source, 1), None), async { store.close().await });
     set.unwrap();
     closed.unwrap();
     let store = Store::open(dir.path()).unwrap();
@@ -177,7 +177,7 @@ async fn a_full_disk_is_said_and_loses_nothing() {
 async fn a_read_only_file_is_said() {
     let store = Store::in_memory().unwrap();
     store.call(|connection| Ok(connection.pragma_update(None, "query_only", true)?)).await.unwrap();
-    let refused = store.set_active("web", record(Side::Source, 1), None).await.unwrap_err();
+    let refused = store.set_active("web", record(InstanceName::Source, 1), None).await.unwrap_err();
     assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused}");
 }
 
@@ -191,7 +191,7 @@ fn child_that_swaps_until_killed() {
         let mut current = None;
         loop {
             let next = current.map_or(1, |generation| generation + 1);
-            store.set_active("web", record(Side::Shadow, next), current).await.unwrap();
+            store.set_active("web", record(InstanceName::Shadow, next), current).await.unwrap();
             writeln!(std::io::stdout(), "\nacknowledged {next}").unwrap();
             current = Some(next);
         }

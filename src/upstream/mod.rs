@@ -1,3 +1,12 @@
-//! Reaching the instances of a service.
+//! Reaching an instance: endpoints and their health (shared by all threads), connections (one
+//! thread's own). Used by the caller's path and by the shadow's lane, each with its own limits.
 
+mod address;
+mod connect;
+mod endpoint;
+mod pool;
 pub mod tls;
+
+pub use connect::{ConnectError, Upgraded};
+pub use endpoint::{Address, Endpoint, Instance, Limits};
+pub use pool::{Lease, Pool, SendError, SendFault, Want};

@@ -1,0 +1,94 @@
+//! What a request knows of the connection it came on.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::connection::Link;
+use super::forward::Forwarding;
+use super::forward::answer::{Answer, AnswerError};
+use super::tunnel::Ticket;
+use super::worker::Worker;
+
+pub struct Caller {
+    pub worker: Rc<Worker>,
+    pub link: Rc<Link>,
+    pub peer: Option<IpAddr>,
+    pub forwarding: Forwarding,
+    ticket: RefCell<Option<Ticket>>,
+}
+
+impl Caller {
+    pub fn new(worker: Rc<Worker>, link: Rc<Link>, peer: Option<IpAddr>, is_tls: bool) -> Self {
+        let trust = worker.table().plan.callers.trust_forwarded;
+        Self {
+            worker,
+            link,
+            peer,
+            forwarding: Forwarding::new(peer, is_tls, trust),
+            ticket: RefCell::default(),
+        }
+    }
+
+    /// The connection becomes a tunnel once its `101` is out.
+    pub fn promise(&self, ticket: Ticket) {
+        *self.ticket.borrow_mut() = Some(ticket);
+    }
+
+    pub fn take_ticket(&self) -> Option<Ticket> {
+        self.ticket.borrow_mut().take()
+    }
+}
+
+/// An answer whose connection counts as busy until hyper has taken all of it.
+pub struct Tracked {
+    answer: Answer,
+    _in_flight: InFlight,
+}
+
+/// One request in flight on a caller's connection.
+pub struct InFlight(Rc<Caller>);
+
+impl InFlight {
+    pub fn begin(caller: &Rc<Caller>) -> Self {
+        caller.link.begin(caller.worker.clock.now());
+        Self(Rc::clone(caller))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.link.end(self.0.worker.clock.now());
+    }
+}
+
+impl Tracked {
+    pub fn new(answer: Answer, in_flight: InFlight) -> Self {
+        Self { answer, _in_flight: in_flight }
+    }
+}
+
+impl Body for Tracked {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        Pin::new(&mut self.answer).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.answer.size_hint()
+    }
+}

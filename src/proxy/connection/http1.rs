@@ -1,0 +1,150 @@
+//! HTTP/1.1 with one caller, until the connection rests, becomes a tunnel, or ends.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::{Bytes, BytesMut};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+
+use super::io::Watched;
+use super::{Phase, Place, Rested, Signal, close, rest};
+use crate::net::Stream;
+use crate::proxy::caller::{Caller, InFlight, Tracked};
+use crate::proxy::forward;
+use crate::proxy::tunnel;
+use crate::proxy::worker::count_end;
+
+const TIMED_OUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\nsegue-error: caller_too_slow\r\n\r\n";
+
+enum Turn {
+    Ended(hyper::Result<()>),
+    Signal(Signal),
+}
+
+pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place: Place) {
+    let worker = Rc::clone(&caller.worker);
+    let limits = &worker.table().plan.callers;
+    let io = Watched::new(stream, read, Rc::clone(&caller.link), Rc::clone(&worker));
+    let for_requests = Rc::clone(&caller);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let caller = Rc::clone(&for_requests);
+        async move {
+            let in_flight = InFlight::begin(&caller);
+            let response = forward::handle(caller, request).await;
+            Ok::<_, Infallible>(response.map(|answer| Tracked::new(answer, in_flight)))
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .header_read_timeout(None)
+        // What a head may have, and room for as much of a body; the exact limits are the service's.
+        .max_buf_size(limits.max_header_bytes.as_usize().saturating_mul(2).max(16 * 1024))
+        .serve_connection(TokioIo::new(io), service);
+    if worker.is_closing() {
+        std::pin::Pin::new(&mut connection).graceful_shutdown();
+    }
+    let mut resting = false;
+    loop {
+        let turn = poll_fn(|cx| {
+            if let Poll::Ready(signal) = caller.link.poll_signal(cx) {
+                return Poll::Ready(Turn::Signal(signal));
+            }
+            connection.poll_without_shutdown(cx).map(Turn::Ended)
+        })
+        .await;
+        match turn {
+            Turn::Signal(Signal::Rest) => {
+                resting = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
+            Turn::Signal(Signal::Close) => {
+                resting = false;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
+            Turn::Signal(Signal::HeaderTimeout) => {
+                count_end(&worker, "header_timeout");
+                let (mut stream, _) = connection.into_parts().io.into_inner().into_parts();
+                // The caller may be gone; it was told if it is not.
+                let _ = stream.write_all(TIMED_OUT).await;
+                return close(stream).await;
+            }
+            Turn::Signal(Signal::Cut) => {
+                count_end(&worker, "caller_stalled");
+                return;
+            }
+            Turn::Ended(Err(error)) => {
+                count_end(&worker, kind(&error));
+                tracing::debug!(%error, "connection failed");
+                // hyper has answered what it could not parse; the answer has to arrive.
+                if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() {
+                    close(connection.into_parts().io.into_inner().into_parts().0).await;
+                }
+                return;
+            }
+            Turn::Ended(Ok(())) => break,
+        }
+    }
+    let parts = connection.into_parts();
+    let (stream, unread) = parts.io.into_inner().into_parts();
+    let read = joined(parts.read_buf, unread);
+    drop(parts.service);
+    if let Some(ticket) = caller.take_ticket() {
+        caller.link.enter(Phase::Tunnel, worker.clock.now());
+        return tunnel::run(stream, read, ticket, &caller).await;
+    }
+    if !resting || worker.is_closing() {
+        return close(stream).await;
+    }
+    if read.is_empty() {
+        tokio::task::spawn_local(rest(Rested { stream, caller, place, known: true }));
+    } else {
+        // It spoke in the very moment it was to rest.
+        caller.link.enter(Phase::Idle, worker.clock.now());
+        tokio::task::spawn_local(again(stream, read, caller, place));
+    }
+}
+
+/// Boxed, because it leads back to [`serve`].
+fn again(
+    stream: Stream,
+    read: Bytes,
+    caller: Rc<Caller>,
+    place: Place,
+) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(serve(stream, read, caller, place))
+}
+
+fn joined(first: Bytes, then: Bytes) -> Bytes {
+    match (first.is_empty(), then.is_empty()) {
+        (_, true) => first,
+        (true, false) => then,
+        (false, false) => {
+            let mut all = BytesMut::from(first);
+            all.extend_from_slice(&then);
+            all.freeze()
+        }
+    }
+}
+
+/// Stable labels for connections that ended badly.
+fn kind(error: &hyper::Error) -> &'static str {
+    if error.is_parse_too_large() {
+        "too_large"
+    } else if error.is_parse() || error.is_parse_status() {
+        "malformed"
+    } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        "caller_left"
+    } else if error.is_timeout() {
+        "timeout"
+    } else if error.is_user() || error.is_body_write_aborted() {
+        "answer_broke"
+    } else {
+        "io"
+    }
+}

@@ -1,0 +1,80 @@
+//! HTTP/2 with one caller.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+use super::io::Watched;
+use super::{Phase, Place, Signal};
+use crate::net::{LocalExecutor, Stream};
+use crate::proxy::caller::{Caller, InFlight, Tracked};
+use crate::proxy::forward;
+use crate::proxy::worker::count_end;
+
+/// What one upload may have on its way: full speed at 10 ms of round trip needs 13 MB/s × 10 ms.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// Bytes of answers that hyper buffers for one stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
+pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place: Place) {
+    let _place = place;
+    let worker = Rc::clone(&caller.worker);
+    caller.link.set_multiplexed();
+    caller.link.enter(Phase::Idle, worker.clock.now());
+    let limits = &worker.table().plan.callers;
+    let io = Watched::new(stream, read, Rc::clone(&caller.link), Rc::clone(&worker));
+    let for_requests = Rc::clone(&caller);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let caller = Rc::clone(&for_requests);
+        async move {
+            let in_flight = InFlight::begin(&caller);
+            let response = forward::handle(caller, request).await;
+            Ok::<_, Infallible>(response.map(|answer| Tracked::new(answer, in_flight)))
+        }
+    });
+    // All streams together may be parked with their windows full, and still leave room for one more.
+    let connection_window = STREAM_WINDOW.saturating_mul(limits.max_concurrent_streams.saturating_add(8));
+    let connection = http2::Builder::new(LocalExecutor)
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(connection_window)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes.bytes()).unwrap_or(u32::MAX))
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    if worker.is_closing() {
+        connection.as_mut().graceful_shutdown();
+    }
+    loop {
+        let turn = poll_fn(|cx| {
+            if let Poll::Ready(signal) = caller.link.poll_signal(cx) {
+                return Poll::Ready(Err(signal));
+            }
+            connection.as_mut().poll(cx).map(Ok)
+        })
+        .await;
+        match turn {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                count_end(&worker, if error.is_parse() { "malformed" } else { "http2" });
+                tracing::debug!(%error, "HTTP/2 connection failed");
+                return;
+            }
+            // GOAWAY; what is in flight ends.
+            Err(Signal::Close | Signal::HeaderTimeout) => Pin::new(&mut connection).as_mut().graceful_shutdown(),
+            Err(Signal::Cut) => {
+                count_end(&worker, "caller_stalled");
+                return;
+            }
+            Err(Signal::Rest) => {}
+        }
+    }
+}

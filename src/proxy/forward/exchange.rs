@@ -1,0 +1,231 @@
+//! One request's way to the active instance, until the head of the answer.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Method, Request, Response, Uri};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use super::answer::{Times, direction};
+use super::upload::{Upload, UploadFault, UploadState};
+use crate::proxy::classify::Class;
+use crate::proxy::gate::Guard;
+use crate::proxy::gate::local::{Signal, Stage};
+use crate::proxy::respond::Reject;
+use crate::proxy::service::Service;
+use crate::record::Side;
+use crate::upstream::{Lease, SendError, SendFault, Upgraded, Want};
+
+/// A write may use a connection that rested less than this: instances close idle connections after
+/// seconds, and a write that meets a closing one cannot be repeated.
+const FRESH_FOR_WRITES: Duration = Duration::from_secs(1);
+/// A connection that rested longer than this may just be closing; a bodiless read then keeps its head
+/// for one retry. Under load connections do not rest that long, and no head is copied.
+const MAY_BE_STALE: Duration = Duration::from_millis(20);
+/// Connections tried for one request that was not sent.
+const UNSENT_ATTEMPTS: usize = 4;
+
+/// A request ready to be sent, and what hangs on it.
+pub struct Exchange {
+    pub service: Rc<Service>,
+    pub guard: Guard,
+    pub request: Request<Upload>,
+    pub upload: Option<Rc<UploadState>>,
+    pub wants_upgrade: bool,
+}
+
+/// The head of an answer is there.
+pub struct Answered {
+    pub service: Rc<Service>,
+    pub guard: Guard,
+    pub response: Response<Incoming>,
+    pub lease: Lease<Upload>,
+    pub times: Times,
+    pub upgrade: Option<oneshot::Receiver<Upgraded>>,
+}
+
+impl Exchange {
+    pub async fn run(self) -> Result<Answered, Reject> {
+        let Self { service, guard, mut request, upload, wants_upgrade } = self;
+        let active = guard.admitted.active;
+        let is_write = guard.admitted.class == Class::Write;
+        let pool = Rc::clone(service.pool(active));
+        let want = Want { fresh_within: is_write.then_some(FRESH_FOR_WRITES), http1: wants_upgrade };
+        if let Some(upload) = &upload {
+            guard.attach(Rc::clone(upload));
+        }
+        let mut attempts = 0;
+        let mut spare: Option<Spare> = None;
+        let mut retried = false;
+        loop {
+            attempts += 1;
+            let now = Instant::now();
+            let mut lease = pool.checkout(now, want).await?;
+            if let Some(connect) = lease.connect {
+                let mut counts = service.counts.borrow_mut();
+                counts.recorder.connect(Side::Source, direction(active), connect);
+            }
+            let repeatable = !retried && request.method().is_safe() && upload.is_none();
+            if repeatable && lease.rested.is_some_and(|rested| rested > MAY_BE_STALE) {
+                spare = Some(Spare::of(&request));
+            }
+            let upgrade = if wants_upgrade { lease.expect_upgrade() } else { None };
+            let sent = if lease.connect.is_some() { Instant::now() } else { now };
+            guard.enter(Stage::Awaiting, sent);
+            match send(&mut lease, request, &guard).await {
+                Ok(response) => {
+                    let first_byte = sent.elapsed();
+                    guard.enter(Stage::Answering, sent);
+                    let times = Times { sent, first_byte };
+                    return Ok(Answered { service, guard, response, lease, times, upgrade });
+                }
+                Err(Failed::Signal(signal)) => return Err(signalled(signal, &service)),
+                Err(Failed::Send(SendError { error, unsent })) => {
+                    if let Some(fault) = upload.as_deref().and_then(|upload| upload.fault.get()) {
+                        return Err(match fault {
+                            UploadFault::TooLarge => Reject::BodyTooLarge,
+                            UploadFault::Broke => Reject::CallerBroke,
+                        });
+                    }
+                    let untouched = upload.as_deref().is_none_or(|upload| !upload.touched.get());
+                    request = match (unsent, spare.take()) {
+                        (Some(request), _) if attempts < UNSENT_ATTEMPTS && untouched => request,
+                        (None, Some(spare)) if may_be_stale(&error) => {
+                            retried = true;
+                            spare.request()
+                        }
+                        _ => {
+                            lease.failed(Instant::now());
+                            return Err(Reject::Broken(error.to_string()));
+                        }
+                    };
+                    guard.enter(Stage::Connecting, Instant::now());
+                    service.counts.borrow_mut().retries += 1;
+                }
+            }
+        }
+    }
+}
+
+fn signalled(signal: Signal, service: &Service) -> Reject {
+    match signal {
+        Signal::Cut => {
+            service.counts.borrow_mut().cut += 1;
+            Reject::Cut
+        }
+        Signal::AnswerTimeout => Reject::AnswerTimeout,
+        Signal::CallerStalled => Reject::CallerTooSlow,
+    }
+}
+
+enum Failed {
+    Send(SendError<Upload>),
+    Signal(Signal),
+}
+
+/// Waits for the head, or for a reason to stop waiting. Dropping the send closes the connection.
+async fn send(
+    lease: &mut Lease<Upload>,
+    request: Request<Upload>,
+    guard: &Guard,
+) -> Result<Response<Incoming>, Failed> {
+    let mut answer = pin!(lease.send(request));
+    poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(answer.map_err(Failed::Send)),
+        Poll::Pending => guard.poll_signal(cx).map(|signal| Err(Failed::Signal(signal))),
+    })
+    .await
+}
+
+/// The connection was closed before a byte of an answer came: the mark of one that had rested too long.
+fn may_be_stale(fault: &SendFault) -> bool {
+    match fault {
+        SendFault::Http(error) => error.is_incomplete_message() || error.is_closed() || is_reset(error),
+        SendFault::GivenBack | SendFault::BadAuthority => false,
+    }
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    use std::error::Error as _;
+    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| {
+        matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// The head of a bodiless read, to send it once more.
+struct Spare {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Spare {
+    fn of(request: &Request<Upload>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+        }
+    }
+
+    fn request(self) -> Request<Upload> {
+        let mut request = Request::new(Upload::Empty);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// A write whose caller may leave at any time.
+///
+/// hyper drops a request's future when its caller goes away, but the source may still commit. Then the
+/// exchange goes on in a task of its own, holding its guard, so that no drain ends before it has.
+pub struct Abandonable(Option<Pin<Box<dyn Future<Output = Result<Answered, Reject>>>>>, Rc<Service>);
+
+impl Abandonable {
+    pub fn new(exchange: Exchange) -> Self {
+        let service = Rc::clone(&exchange.service);
+        Self(Some(Box::pin(exchange.run())), service)
+    }
+}
+
+impl Future for Abandonable {
+    type Output = Result<Answered, Reject>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Polled again after it was ready, it waits for ever, as futures may.
+        let Some(exchange) = &mut self.0 else { return Poll::Pending };
+        let answered = std::task::ready!(exchange.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(answered)
+    }
+}
+
+impl Drop for Abandonable {
+    fn drop(&mut self) {
+        let Some(exchange) = self.0.take() else { return };
+        self.1.counts.borrow_mut().abandoned += 1;
+        tokio::task::spawn_local(async move {
+            if let Ok(Answered { service, guard, response, lease, times, .. }) = exchange.await {
+                let status = response.status();
+                service.count_request(guard.admitted.active, guard.admitted.class, status);
+                // Dropped at once, which hears the answer out.
+                drop(super::answer::Open::new(
+                    response.into_body(),
+                    lease,
+                    guard,
+                    service,
+                    status,
+                    times,
+                    None,
+                ));
+            }
+        });
+    }
+}

@@ -1,0 +1,292 @@
+//! A request's head: what it says (one pass over its headers), whether it may be forwarded at all,
+//! and the edits that make it the instance's. Edits are in place; nothing is rebuilt.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode, Uri, Version};
+
+use crate::config::Callers;
+use crate::proxy::respond::Reject;
+
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// What one pass over the headers found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scan {
+    hosts: u8,
+    has_content_length: bool,
+    has_transfer_encoding: bool,
+    has_connection: bool,
+    has_keep_alive: bool,
+    has_proxy: bool,
+    has_te: bool,
+    te_trailers: bool,
+    has_segue: bool,
+    pub expects_continue: bool,
+    pub has_upgrade: bool,
+    bytes: usize,
+}
+
+impl Scan {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut scan = Self::default();
+        for (name, value) in headers {
+            let name = name.as_str();
+            scan.bytes += name.len() + value.len() + 4;
+            match name {
+                "host" => scan.hosts = scan.hosts.saturating_add(1),
+                "content-length" => scan.has_content_length = true,
+                "transfer-encoding" => scan.has_transfer_encoding = true,
+                "connection" => scan.has_connection = true,
+                "keep-alive" => scan.has_keep_alive = true,
+                "proxy-connection" | "proxy-authenticate" | "proxy-authorization" => scan.has_proxy = true,
+                "te" => {
+                    scan.has_te = true;
+                    scan.te_trailers |= value.as_bytes().eq_ignore_ascii_case(b"trailers");
+                }
+                "upgrade" => scan.has_upgrade = true,
+                "expect" => scan.expects_continue |= value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+                _ => scan.has_segue |= name.starts_with("segue-"),
+            }
+        }
+        scan
+    }
+}
+
+/// Refuses what must not be forwarded, and brings the target to origin form with exactly one `Host`.
+///
+/// hyper accepts several of these (a length beside a transfer coding, any number of hosts), because
+/// to a server they are harmless; in front of another server they are how requests are smuggled.
+pub fn normalise<B>(request: &mut Request<B>, scan: &Scan, limits: &Callers) -> Result<(), Reject> {
+    let is_h1 = request.version() <= Version::HTTP_11;
+    if request.method() == Method::CONNECT {
+        return Err(Reject::ConnectRefused);
+    }
+    if request.headers().len() > limits.max_header_count || scan.bytes > limits.max_header_bytes.as_usize() {
+        return Err(Reject::HeadersTooLarge);
+    }
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| target.as_str().len() > limits.max_uri_bytes.as_usize()) {
+        return Err(Reject::UriTooLong);
+    }
+    if scan.has_content_length && scan.has_transfer_encoding {
+        return Err(Reject::AmbiguousLength);
+    }
+    if scan.hosts > 1 {
+        return Err(Reject::BadHost("more than one Host header"));
+    }
+    if let Some(authority) = request.uri().authority() {
+        // Userinfo in an authority is a way to make two parsers see two hosts.
+        if authority.as_str().contains('@') {
+            return Err(Reject::BadHost("userinfo in the request target"));
+        }
+        let named = request.headers().get(header::HOST);
+        if named.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+            return Err(Reject::BadHost("the Host header contradicts the request target"));
+        }
+        if named.is_none() {
+            if is_h1 && request.version() == Version::HTTP_11 {
+                return Err(Reject::BadHost("no Host header"));
+            }
+            let host = HeaderValue::from_str(authority.as_str())
+                .map_err(|_| Reject::BadHost("an authority that is no header value"))?;
+            request.headers_mut().insert(header::HOST, host);
+        }
+    } else if scan.hosts == 0 && request.version() != Version::HTTP_10 {
+        return Err(Reject::BadHost("no Host header"));
+    }
+    if let Some(host) = request.headers().get(header::HOST)
+        && !is_host(host.as_bytes())
+    {
+        return Err(Reject::BadHost("a Host header that is no host"));
+    }
+    if request.uri().scheme().is_some() || request.uri().authority().is_some() {
+        let target = request.uri().path_and_query().cloned();
+        *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    Ok(())
+}
+
+/// The characters of RFC 3986's `host [":" port]`; an empty Host is legal.
+fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte))
+}
+
+/// The name without its port.
+pub fn host_name(headers: &HeaderMap) -> &str {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    }
+}
+
+/// What is the same for every request of one caller's connection.
+#[derive(Debug)]
+pub struct Forwarding {
+    /// The caller's address, `unknown` over a Unix socket.
+    pub for_value: HeaderValue,
+    /// The same as RFC 7239 writes it: IPv6 in quotes and brackets.
+    pub for_element: String,
+    pub proto: HeaderValue,
+    pub trust: bool,
+    /// The last `Host` and the `Forwarded` made for it: nearly every connection has only one.
+    memo: std::cell::RefCell<Option<(HeaderValue, HeaderValue)>>,
+}
+
+impl Forwarding {
+    pub fn new(peer: Option<std::net::IpAddr>, is_tls: bool, trust: bool) -> Self {
+        let (for_value, for_element) = match peer {
+            None => (HeaderValue::from_static("unknown"), "unknown".to_owned()),
+            Some(ip) => {
+                let element = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
+                let value = HeaderValue::from_str(&ip.to_string());
+                (value.unwrap_or_else(|_| HeaderValue::from_static("unknown")), element)
+            }
+        };
+        let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
+        Self { for_value, for_element, proto, trust, memo: std::cell::RefCell::default() }
+    }
+
+    fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
+        if let Some((known, made)) = &*self.memo.borrow()
+            && known == host
+        {
+            return made.clone();
+        }
+        let proto = self.proto.to_str().unwrap_or("http");
+        let host_text = host.to_str().unwrap_or_default();
+        let made = HeaderValue::from_str(&format!("for={};host=\"{host_text}\";proto={proto}", self.for_element))
+            .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"));
+        *self.memo.borrow_mut() = Some((deep_copy(host), made.clone()));
+        made
+    }
+}
+
+/// A header value shares the buffer that its head was read into; one that is kept must not pin it.
+fn deep_copy(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Makes a caller's headers the instance's: hop-by-hop headers (RFC 9110 §7.6.1) and a caller's own
+/// `Segue-*` go, forwarding headers come. `upgrade` keeps the two that an upgrade needs.
+pub fn edit_request(headers: &mut HeaderMap, scan: &Scan, forwarding: &Forwarding, upgrade: bool) {
+    let upgrade_to = if upgrade { headers.get(header::UPGRADE).cloned() } else { None };
+    if scan.has_connection {
+        remove_connection(headers);
+    }
+    remove_hop_by_hop(headers, scan);
+    if scan.te_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocol) = upgrade_to {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    if scan.has_segue {
+        remove_segue(headers);
+    }
+    forwarded(headers, forwarding);
+}
+
+fn forwarded(headers: &mut HeaderMap, forwarding: &Forwarding) {
+    let host = headers.get(header::HOST).cloned();
+    let made = host.as_ref().map(|host| forwarding.forwarded(host));
+    if !forwarding.trust {
+        headers.insert(FORWARDED_FOR, forwarding.for_value.clone());
+        headers.insert(FORWARDED_PROTO, forwarding.proto.clone());
+        if let (Some(host), Some(made)) = (host, made) {
+            headers.insert(FORWARDED_HOST, host);
+            headers.insert(header::FORWARDED, made);
+        }
+        return;
+    }
+    append(headers, &FORWARDED_FOR, &forwarding.for_value);
+    headers.entry(FORWARDED_PROTO).or_insert_with(|| forwarding.proto.clone());
+    if let (Some(host), Some(made)) = (host, made) {
+        headers.entry(FORWARDED_HOST).or_insert(host);
+        append(headers, &header::FORWARDED, &made);
+    }
+}
+
+/// Adds `value` to the end of the list that `name` holds.
+fn append(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
+    let mut joined = Vec::new();
+    for old in headers.get_all(name) {
+        joined.extend_from_slice(old.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    joined.extend_from_slice(value.as_bytes());
+    let joined = HeaderValue::from_bytes(&joined).unwrap_or_else(|_| value.clone());
+    headers.insert(name, joined);
+}
+
+/// Removes `Connection` and every header that it names.
+fn remove_connection(headers: &mut HeaderMap) {
+    let mut named = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for token in value.as_bytes().split(|&byte| byte == b',') {
+            let token = token.trim_ascii();
+            // The usual two name no header; and these may not be taken away by naming them.
+            let keeps = [&b"keep-alive"[..], b"close", b"host", b"content-length", b"upgrade", b"te"];
+            if !keeps.iter().any(|keep| token.eq_ignore_ascii_case(keep))
+                && let Ok(name) = HeaderName::from_bytes(token)
+            {
+                named.push(name);
+            }
+        }
+    }
+    headers.remove(header::CONNECTION);
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap, scan: &Scan) {
+    if scan.has_keep_alive {
+        headers.remove(KEEP_ALIVE);
+    }
+    if scan.has_transfer_encoding {
+        headers.remove(header::TRANSFER_ENCODING);
+    }
+    if scan.has_te {
+        headers.remove(header::TE);
+    }
+    if scan.has_upgrade {
+        headers.remove(header::UPGRADE);
+    }
+    if scan.has_proxy {
+        headers.remove(PROXY_CONNECTION);
+        headers.remove(header::PROXY_AUTHENTICATE);
+        headers.remove(header::PROXY_AUTHORIZATION);
+    }
+}
+
+fn remove_segue(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("segue-")).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Makes an instance's answer the caller's.
+pub fn edit_answer(status: StatusCode, headers: &mut HeaderMap) {
+    let scan = Scan::of(headers);
+    let upgrade = if status == StatusCode::SWITCHING_PROTOCOLS {
+        headers.get(header::UPGRADE).cloned()
+    } else {
+        None
+    };
+    if scan.has_connection {
+        remove_connection(headers);
+    }
+    remove_hop_by_hop(headers, &scan);
+    if let Some(protocol) = upgrade {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}

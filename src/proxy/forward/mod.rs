@@ -1,0 +1,144 @@
+//! One request, from its head to the head of its answer.
+//!
+//! normalise → route → classify → admit (perhaps wait at the gate) → sample and offer to the lane →
+//! exchange with the active instance → answer. All of it runs on the caller's worker.
+
+pub mod answer;
+mod exchange;
+mod head;
+mod tee;
+pub mod upload;
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use self::answer::{Answer, Open, PairSide};
+use self::exchange::{Abandonable, Answered, Exchange};
+pub use self::head::Forwarding;
+use self::head::{Scan, edit_answer, edit_request, host_name, normalise};
+use self::upload::{Release, Upload};
+use super::caller::Caller;
+use super::classify::{Class, Head, Verdict, suspect};
+use super::respond::Reject;
+use super::service::{Service, count};
+use super::tunnel::Ticket;
+use crate::tee::compare;
+
+/// Answers one request of `caller`.
+pub async fn handle(caller: Rc<Caller>, request: Request<Incoming>) -> Response<Answer> {
+    let mut service = None;
+    match serve(&caller, request, &mut service).await {
+        Ok(response) => response,
+        Err(reject) => {
+            if let Some(service) = &service {
+                count(&mut service.counts.borrow_mut().rejects, reject.as_str(), 1);
+            } else {
+                count(&mut caller.worker.rejects.borrow_mut(), reject.as_str(), 1);
+            }
+            tracing::debug!(error = %reject, status = reject.status().as_u16(), "request refused");
+            reject.response().map(|body| Answer::Own(Some(body)))
+        }
+    }
+}
+
+async fn serve(
+    caller: &Rc<Caller>,
+    mut request: Request<Incoming>,
+    found: &mut Option<Rc<Service>>,
+) -> Result<Response<Answer>, Reject> {
+    let now = Instant::now();
+    let table = caller.worker.table();
+    let scan = Scan::of(request.headers());
+    normalise(&mut request, &scan, &table.plan.callers)?;
+
+    let host = host_name(request.headers());
+    let service = table.find(host, request.uri().path()).ok_or(Reject::NoService)?;
+    *found = Some(Rc::clone(&service));
+    let (mut parts, body) = request.into_parts();
+    let max_body = table.plan.callers.max_body_bytes.map(crate::config::ByteSize::bytes);
+    if exceeds(&parts.headers, max_body) {
+        return Err(Reject::BodyTooLarge);
+    }
+    let (mut upload, progress) = Upload::new(body, max_body, now);
+
+    let host = host_name(&parts.headers);
+    let has_body = progress.is_some();
+    let verdict = service.plan.classifier.head(&Head {
+        method: &parts.method,
+        uri: &parts.uri,
+        host,
+        headers: &parts.headers,
+        has_body,
+    });
+    // What can be told only from the body is a write to everything but the lane.
+    let class = match verdict {
+        Verdict::Known(class, _) => class,
+        Verdict::NeedsBody(_) => Class::Write,
+    };
+    let admission = service.gate.admit(class, parts.uri.path_and_query(), now).await?;
+    if let Some(held) = admission.held {
+        let mut counts = service.counts.borrow_mut();
+        counts.parked += 1;
+        counts.held.push(held);
+    }
+    let guard = admission.guard;
+
+    let wants_upgrade = scan.has_upgrade && parts.version <= http::Version::HTTP_11;
+    edit_request(&mut parts.headers, &scan, &caller.forwarding, wants_upgrade);
+    let credentials = parts.headers.contains_key(COOKIE) || parts.headers.contains_key(AUTHORIZATION);
+    let teed = tee::offer(&service, caller, &parts, &mut upload, verdict, &guard, credentials);
+
+    let mut request = Request::from_parts(parts, upload);
+    request.extensions_mut().clear();
+    if scan.expects_continue {
+        hold_for_continue(&mut request);
+    }
+    let exchange = Exchange { service: Rc::clone(&service), guard, request, upload: progress, wants_upgrade };
+    let answered =
+        if class == Class::Write { Abandonable::new(exchange).await } else { exchange.run().await };
+    let Answered { service, guard, response, lease, times, upgrade } = answered?;
+
+    let (mut parts, body) = response.into_parts();
+    service.count_request(guard.admitted.active, class, parts.status);
+    if class == Class::Read
+        && let Some(suspicion) = suspect(parts.status, credentials, &parts.headers)
+    {
+        count(&mut service.counts.borrow_mut().suspects, suspicion.as_str(), 1);
+    }
+    let pair = teed.map(|outcome| PairSide::new(outcome, compare::Head::of(parts.status, &parts.headers)));
+    edit_answer(parts.status, &mut parts.headers);
+    parts.extensions.clear();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(upgrade) = upgrade
+    {
+        caller.promise(Ticket::new(upgrade, guard, service, lease, &parts.headers));
+        return Ok(Response::from_parts(parts, Answer::Own(None)));
+    }
+    let answer = Open::new(body, lease, guard, service, parts.status, times, pair);
+    Ok(Response::from_parts(parts, answer))
+}
+
+/// Too large by its own account; a body without one is measured as it passes.
+fn exceeds(headers: &http::HeaderMap, max: Option<u64>) -> bool {
+    let Some(max) = max else { return false };
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > max)
+}
+
+/// Invites the caller to send its body only when the instance does.
+fn hold_for_continue(request: &mut Request<Upload>) {
+    if request.body().is_empty() {
+        return;
+    }
+    let (release, released) = Release::channel();
+    request.body_mut().hold_until(released);
+    hyper::ext::on_informational(request, move |response| {
+        if response.status() == StatusCode::CONTINUE {
+            release.now();
+        }
+    });
+}

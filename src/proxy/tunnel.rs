@@ -1,0 +1,196 @@
+//! After a `101`: bytes both ways until one side ends or the drain deadline cuts it.
+//!
+//! A tunnel counts as a write in flight, because nobody can tell what passes in it.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::UPGRADE;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+
+use super::caller::Caller;
+use super::forward::upload::Upload;
+use super::gate::Guard;
+use super::gate::local::{Signal, Stage};
+use super::service::Service;
+use crate::net::Stream;
+use crate::upstream::{Lease, Upgraded};
+
+/// Per direction; as much as a loopback socket hands over at once without waiting.
+const BUFFER: usize = 16 * 1024;
+/// RFC 6455 §7.4.1 and IANA: 1012, "Service Restart": come again, perhaps elsewhere.
+const CLOSE_SERVICE_RESTART: [u8; 4] = [0x88, 0x02, 0x03, 0xf4];
+
+/// The instance agreed to switch protocols.
+pub struct Ticket {
+    instance: oneshot::Receiver<Upgraded>,
+    guard: Guard,
+    service: Rc<Service>,
+    /// Keeps the endpoint's count of outstanding requests.
+    _lease: Lease<Upload>,
+    websocket: bool,
+}
+
+impl Ticket {
+    pub fn new(
+        instance: oneshot::Receiver<Upgraded>,
+        guard: Guard,
+        service: Rc<Service>,
+        lease: Lease<Upload>,
+        answer: &HeaderMap,
+    ) -> Self {
+        let websocket =
+            answer.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        Self { instance, guard, service, _lease: lease, websocket }
+    }
+}
+
+/// Carries a tunnel until it ends.
+pub async fn run(caller_stream: Stream, from_caller: Bytes, ticket: Ticket, caller: &Caller) {
+    let Ticket { instance, guard, service, websocket, .. } = ticket;
+    guard.enter(Stage::Tunnel, Instant::now());
+    let Ok((instance_stream, from_instance)) = instance.await else { return };
+    let (mut from_a, mut to_a) = tokio::io::split(caller_stream);
+    let (mut from_b, mut to_b) = tokio::io::split(instance_stream);
+    let mut frames = websocket.then(Frames::default);
+
+    let upward = async {
+        if !from_caller.is_empty() && to_b.write_all(&from_caller).await.is_err() {
+            return;
+        }
+        let mut buffer = vec![0; BUFFER];
+        while let Ok(read @ 1..) = from_a.read(&mut buffer).await {
+            guard.took(read as u64);
+            if to_b.write_all(buffer.get(..read).unwrap_or_default()).await.is_err() {
+                break;
+            }
+        }
+        let _ = to_b.shutdown().await;
+    };
+    let downward = async {
+        let mut buffer = vec![0; BUFFER];
+        if !from_instance.is_empty() {
+            if let Some(frames) = &mut frames {
+                frames.follow(&from_instance);
+            }
+            if to_a.write_all(&from_instance).await.is_err() {
+                return;
+            }
+        }
+        loop {
+            let got = tokio::select! {
+                biased;
+                signal = std::future::poll_fn(|cx| guard.poll_signal(cx)) => Err(signal),
+                signal = std::future::poll_fn(|cx| caller.link.poll_signal(cx)) => {
+                    if signal == super::connection::Signal::Cut { Err(Signal::Cut) } else { continue }
+                }
+                got = from_b.read(&mut buffer) => Ok(got),
+            };
+            match got {
+                Ok(Ok(read @ 1..)) => {
+                    guard.took(read as u64);
+                    let bytes = buffer.get(..read).unwrap_or_default();
+                    if let Some(frames) = &mut frames {
+                        frames.follow(bytes);
+                    }
+                    if to_a.write_all(bytes).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(Ok(_) | Err(_)) => break,
+                Err(_) => {
+                    service.counts.borrow_mut().cut += 1;
+                    // Inside a frame a close frame would be taken for payload; then only the
+                    // connection's end can tell.
+                    if frames.as_ref().is_some_and(Frames::at_boundary) {
+                        let _ = to_a.write_all(&CLOSE_SERVICE_RESTART).await;
+                    }
+                    break;
+                }
+            }
+        }
+        let _ = to_a.shutdown().await;
+    };
+    // Either direction may end long before the other (a half-closed TCP stream is still a stream), but
+    // when the instance is done nothing more can come of it.
+    let mut upward = std::pin::pin!(upward);
+    let mut downward = std::pin::pin!(downward);
+    let mut upward_done = false;
+    loop {
+        tokio::select! {
+            () = &mut upward, if !upward_done => upward_done = true,
+            () = &mut downward => return,
+        }
+    }
+}
+
+/// Follows RFC 6455 framing from the instance to the caller, to know whether the last byte that passed
+/// ended a frame.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The header of the frame that is passing, as far as it has passed.
+    header: Vec<u8>,
+    /// Bytes of payload that are still to come.
+    payload: u64,
+}
+
+impl Frames {
+    fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let passed = (bytes.len() as u64).min(self.payload);
+                self.payload -= passed;
+                bytes = bytes.get(passed as usize..).unwrap_or_default();
+                continue;
+            }
+            let Some((first, rest)) = bytes.split_first() else { return };
+            self.header.push(*first);
+            bytes = rest;
+            if let Some(length) = payload_length(&self.header) {
+                self.payload = length;
+                self.header.clear();
+            }
+        }
+    }
+
+    fn at_boundary(&self) -> bool {
+        self.payload == 0 && self.header.is_empty()
+    }
+}
+
+/// The payload's length (with the mask key, if there is one) once the header is whole.
+fn payload_length(header: &[u8]) -> Option<u64> {
+    let &[_, second, ref extended @ ..] = header else { return None };
+    let mask = if second & 0x80 == 0 { 0 } else { 4 };
+    let length = match second & 0x7f {
+        126 => u64::from(u16::from_be_bytes(extended.try_into().ok()?)),
+        127 => u64::from_be_bytes(extended.try_into().ok()?),
+        short => u64::from(short),
+    };
+    Some(length.saturating_add(mask))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boundaries_are_found_however_the_bytes_are_cut() {
+        let mut stream = vec![0x81, 0x03, b'a', b'b', b'c'];
+        stream.extend([0x82, 126, 0x01, 0x00]);
+        stream.extend(vec![7; 256]);
+        stream.extend([0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        stream.extend(vec![7; 65_536]);
+        let boundaries = [5, 5 + 4 + 256, stream.len()];
+        for cut in 0..stream.len() {
+            let mut frames = Frames::default();
+            frames.follow(&stream[..cut]);
+            assert_eq!(frames.at_boundary(), cut == 0 || boundaries.contains(&cut), "after {cut} bytes");
+            frames.follow(&stream[cut..]);
+            assert!(frames.at_boundary());
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! A worker: one thread, one runtime, its own connections, pools, gates and counters.
+//!
+//! Everything a request touches is in here or in the immutable [`Plan`]; other threads reach a worker
+//! only by [`Order`], so nothing on the path needs a lock.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use tokio::sync::{mpsc, oneshot};
+
+use super::connection::{self, Link, Patience, Phase, Signal};
+use super::gate::controller::MemberId;
+use super::gate::local::Blocker;
+use super::gate::member::Generation;
+use super::gate::{Command, Event};
+use super::listener::Entrance;
+use super::plan::{Plan, TeePlan};
+use super::report::{self, Report};
+use super::service::{CoarseClock, Service, count};
+use crate::net::Listening;
+use crate::tee::lane::LaneHandle;
+
+/// Timeouts are this exact, and a connection rests after twice this.
+const SWEEP: Duration = Duration::from_millis(250);
+/// A worker with this many connections more than the least loaded one lets that one accept first.
+const LEAD: usize = 4;
+/// The head start it gives.
+const COURTESY: Duration = Duration::from_millis(1);
+/// After running out of descriptors accepting is pointless for a moment.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// From the control plane to a worker.
+pub enum Order {
+    Plan(Arc<Plan>),
+    /// Accept here from now on.
+    Accept(Arc<Entrance>),
+    StopAccepting,
+    Gate { service: Arc<str>, command: Command },
+    /// End what is in flight of this generation and before; answers how much that was.
+    Cut { service: Arc<str>, generation: Generation, done: oneshot::Sender<usize> },
+    Blockers { service: Arc<str>, generation: Generation, found: oneshot::Sender<Vec<Blocker>> },
+    Tee { service: Arc<str>, tee: Arc<TeePlan> },
+    Report(oneshot::Sender<Report>),
+    /// Close resting connections at once and the others as they finish.
+    Close,
+    /// Close whatever is still open.
+    CutAll,
+    Stop,
+}
+
+/// From a worker to whoever holds the gates' controllers.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub member: MemberId,
+    pub service: Arc<str>,
+    pub event: Event,
+}
+
+/// Connections of all workers, each on a cache line of its own.
+#[derive(Debug)]
+pub struct Loads(Vec<Load>);
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Load(AtomicUsize);
+
+impl Loads {
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self((0..workers).map(|_| Load::default()).collect()))
+    }
+
+    pub fn total(&self) -> usize {
+        self.0.iter().map(|load| load.0.load(Ordering::Relaxed)).sum()
+    }
+
+    fn leads(&self, worker: usize) -> bool {
+        let of = |load: &Load| load.0.load(Ordering::Relaxed);
+        let mine = self.0.get(worker).map_or(0, of);
+        self.0.iter().map(of).min().is_some_and(|least| mine > least + LEAD)
+    }
+
+    fn of(&self, worker: usize) -> Option<&AtomicUsize> {
+        self.0.get(worker).map(|load| &load.0)
+    }
+}
+
+/// What a worker makes of a plan.
+pub struct Table {
+    pub plan: Arc<Plan>,
+    services: Vec<Rc<Service>>,
+}
+
+impl Table {
+    pub fn find(&self, host: &str, path: &str) -> Option<Rc<Service>> {
+        let index = self.plan.router.find(host, path)?;
+        self.services.get(index).map(Rc::clone)
+    }
+
+    pub fn services(&self) -> &[Rc<Service>] {
+        &self.services
+    }
+
+    fn named(&self, name: &str) -> Option<&Rc<Service>> {
+        self.services.iter().find(|service| &*service.plan.name == name)
+    }
+}
+
+pub struct Worker {
+    pub number: usize,
+    pub clock: CoarseClock,
+    pub lane: LaneHandle,
+    /// Refusals that belong to no service.
+    pub rejects: RefCell<Vec<(&'static str, u64)>>,
+    /// Connections by how they ended, where that was not in order.
+    pub ends: RefCell<Vec<(&'static str, u64)>>,
+    table: RefCell<Rc<Table>>,
+    links: RefCell<Slab<Rc<Link>>>,
+    loads: Arc<Loads>,
+    closing: Cell<bool>,
+    told: mpsc::UnboundedSender<Told>,
+    workers: usize,
+}
+
+/// Counts a connection that ended badly.
+pub fn count_end(worker: &Worker, kind: &'static str) {
+    count(&mut worker.ends.borrow_mut(), kind, 1);
+}
+
+/// What a worker is made with.
+pub struct Start {
+    pub number: usize,
+    pub workers: usize,
+    pub plan: Arc<Plan>,
+    pub lane: LaneHandle,
+    pub loads: Arc<Loads>,
+    pub told: mpsc::UnboundedSender<Told>,
+    pub orders: mpsc::UnboundedReceiver<Order>,
+}
+
+impl Worker {
+    fn new(start: Start, now: Instant) -> (Rc<Self>, mpsc::UnboundedReceiver<Order>) {
+        let worker = Rc::new(Self {
+            number: start.number,
+            clock: CoarseClock::new(now),
+            lane: start.lane,
+            rejects: RefCell::default(),
+            ends: RefCell::default(),
+            table: RefCell::new(Rc::new(Table { plan: Arc::clone(&start.plan), services: Vec::new() })),
+            links: RefCell::default(),
+            loads: start.loads,
+            closing: Cell::new(false),
+            told: start.told,
+            workers: start.workers,
+        });
+        worker.adopt(start.plan);
+        (worker, start.orders)
+    }
+
+    /// Requests that are under way keep the table they began with.
+    pub fn table(&self) -> Rc<Table> {
+        Rc::clone(&self.table.borrow())
+    }
+
+    pub fn tees_stopped(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.table.borrow().plan.tees_stopped)
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.links.borrow().len()
+    }
+
+    pub fn resting(&self) -> usize {
+        self.links.borrow().iter().filter(|(_, link)| link.phase() == Phase::Resting).count()
+    }
+
+    pub(super) fn enter(&self, link: Rc<Link>) -> usize {
+        if let Some(load) = self.loads.of(self.number) {
+            load.fetch_add(1, Ordering::Relaxed);
+        }
+        self.links.borrow_mut().insert(link)
+    }
+
+    pub(super) fn leave(&self, key: usize) {
+        self.links.borrow_mut().try_remove(key);
+        if let Some(load) = self.loads.of(self.number) {
+            load.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Builds the table of a new plan; services that stay keep their gates, pools and counts.
+    fn adopt(self: &Rc<Self>, plan: Arc<Plan>) {
+        let old = self.table();
+        let services = plan.services.iter().map(|service| {
+            let told = self.told.clone();
+            let (member, name) = (self.number as MemberId, Arc::clone(&service.name));
+            let tell = move || -> Box<dyn Fn(Event)> {
+                Box::new(move |event| {
+                    // Nobody listens any more when the process ends.
+                    let _ = told.send(Told { member, service: Arc::clone(&name), event });
+                })
+            };
+            let old = old.named(&service.name).map(Rc::as_ref);
+            Rc::new(Service::new(Arc::clone(service), self.workers, old, tell))
+        });
+        let services = services.collect();
+        *self.table.borrow_mut() = Rc::new(Table { plan, services });
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.clock.set(now);
+        let table = self.table();
+        let callers = &table.plan.callers;
+        let patience = Patience {
+            header: callers.header_timeout,
+            idle: callers.idle_timeout,
+            stall: callers.stall_timeout,
+            rest: SWEEP * 2,
+        };
+        for (_, link) in self.links.borrow().iter() {
+            if let Some(signal) = link.due(now, &patience) {
+                link.send(signal);
+            }
+        }
+        for service in table.services() {
+            service.sweep(now, callers.stall_timeout);
+        }
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        for (_, link) in self.links.borrow().iter() {
+            link.send(signal);
+        }
+    }
+}
+
+/// Runs a worker until it is told to stop.
+pub fn run(start: Start) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let (worker, orders) = Worker::new(start, Instant::now());
+    runtime.block_on(serve(worker, orders));
+    Ok(())
+}
+
+async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let sweeping = Rc::clone(&worker);
+    tokio::task::spawn_local(async move {
+        let mut tick = tokio::time::interval(SWEEP);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            sweeping.sweep(Instant::now());
+        }
+    });
+    let mut accepting = Vec::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Plan(plan) => worker.adopt(plan),
+            Order::Accept(entrance) => {
+                accepting.push(tokio::task::spawn_local(accept(Rc::clone(&worker), entrance)));
+            }
+            Order::StopAccepting => accepting.drain(..).for_each(|task| task.abort()),
+            Order::Gate { service, command } => {
+                if let Some(service) = worker.table().named(&service) {
+                    service.gate.obey(command);
+                }
+            }
+            Order::Cut { service, generation, done } => {
+                let cut = worker.table().named(&service).map_or(0, |of| of.gate.cut(generation));
+                let _ = done.send(cut);
+            }
+            Order::Blockers { service, generation, found } => {
+                let blockers = worker.table().named(&service).map(|of| {
+                    of.gate.blockers(generation, Instant::now(), report::BLOCKERS)
+                });
+                let _ = found.send(blockers.unwrap_or_default());
+            }
+            Order::Tee { service, tee } => {
+                if let Some(service) = worker.table().named(&service) {
+                    *service.tee.borrow_mut() = tee;
+                }
+            }
+            Order::Report(reply) => {
+                let _ = reply.send(report::of(&worker));
+            }
+            Order::Close => {
+                worker.closing.set(true);
+                worker.signal_all(Signal::Close);
+            }
+            Order::CutAll => worker.signal_all(Signal::Cut),
+            Order::Stop => return,
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, entrance: Arc<Entrance>) {
+    let listening = match Listening::register(&entrance.socket) {
+        Ok(listening) => listening,
+        Err(error) => {
+            tracing::error!(%error, address = %entrance.address, "a worker cannot accept here");
+            return;
+        }
+    };
+    loop {
+        if let Err(error) = listening.ready().await {
+            tracing::error!(%error, address = %entrance.address, "a worker stopped accepting here");
+            return;
+        }
+        if worker.loads.leads(worker.number) {
+            tokio::time::sleep(COURTESY).await;
+        }
+        match listening.accept() {
+            Ok(Some((stream, peer))) => {
+                if worker.loads.total() >= worker.table().plan.callers.max_connections {
+                    count_end(&worker, "too_many_connections");
+                    drop(stream);
+                    continue;
+                }
+                connection::begin(&worker, stream, peer, Arc::clone(&entrance));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                count_end(&worker, "accept");
+                tracing::warn!(%error, "accepting failed");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The shadow's leg of one pair: send the copy, read the answer, keep only what comparing needs.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{EXPECT, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::tee::budget::Permit;
+use crate::tee::compare::{Digest, End, Head, Outcome};
+use crate::tee::skip::Skip;
+use crate::upstream::{ConnectError, Lease, Pool, SendFault, Want};
+
+const TEE: HeaderName = HeaderName::from_static("segue-tee");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// A connection that rested this long may have been closed by the shadow at this very moment; the
+/// pair then gets its one retry.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// A request body that is whole already.
+#[derive(Clone, Debug)]
+pub struct Whole(Option<Bytes>);
+
+impl Whole {
+    pub fn new(body: Bytes) -> Self {
+        Self((!body.is_empty()).then_some(body))
+    }
+}
+
+impl Body for Whole {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
+        Poll::Ready(self.0.take().map(|body| Ok(Frame::data(body))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
+
+/// How the leg went.
+pub struct Leg {
+    pub outcome: Outcome,
+    /// Connecting, where this pair had to wait for it; it is not in the outcome's times.
+    pub connect: Option<Duration>,
+    /// Set when the shadow never saw the request.
+    pub unseen: Option<Skip>,
+    pub retried: bool,
+}
+
+pub struct Question<'a> {
+    pub method: &'a Method,
+    pub target: &'a PathAndQuery,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub trace_sampled: bool,
+    pub max_answer_bytes: u64,
+}
+
+/// Marks a copy as the shadow's, with a trace of its own: joining the caller's would double its spans.
+pub fn mark(headers: &mut HeaderMap, sampled: bool) {
+    headers.insert(TEE, HeaderValue::from_static("shadow"));
+    // The body is whole; nobody waits for an invitation to send it.
+    headers.remove(EXPECT);
+    headers.remove(TRACESTATE);
+    let trace = fastrand::u128(1..);
+    let span = fastrand::u64(1..);
+    let parent = format!("00-{trace:032x}-{span:016x}-{:02x}", u8::from(sampled));
+    if let Ok(parent) = HeaderValue::from_str(&parent) {
+        headers.insert(TRACEPARENT, parent);
+    }
+}
+
+pub async fn ask(pool: &Rc<Pool<Whole>>, question: Question<'_>, permit: &Permit) -> Leg {
+    let mut headers = question.headers;
+    mark(&mut headers, question.trace_sampled);
+    let body = Whole::new(question.body);
+    let mut connect = None;
+    let mut retried = false;
+    loop {
+        let mut lease = match pool.checkout(Instant::now(), Want::default()).await {
+            Ok(lease) => lease,
+            Err(error) => return Leg { retried, connect, ..Leg::unseen(&error) },
+        };
+        connect = lease.connect.or(connect);
+        // Only a leg that may be repeated needs its head again.
+        let may_retry = !retried && lease.rested.is_some_and(|rested| rested > FRESH);
+        let (now_headers, spare) = if may_retry { (headers.clone(), Some(headers)) } else { (headers, None) };
+        let mut request = Request::new(body.clone());
+        *request.method_mut() = question.method.clone();
+        *request.uri_mut() = Uri::from(question.target.clone());
+        *request.headers_mut() = now_headers;
+        let sent = Instant::now();
+        match lease.send(request).await {
+            Ok(response) => {
+                let outcome = read(lease, response, sent, question.max_answer_bytes, permit).await;
+                return Leg { outcome, connect, unseen: None, retried };
+            }
+            Err(failed) => match (failed.unsent, spare) {
+                (Some(request), _) if !retried => headers = request.into_parts().0.headers,
+                (None, Some(spare)) => headers = spare,
+                _ => {
+                    let end = if is_malformed(&failed.error) { End::Malformed } else { End::BrokeOff };
+                    return Leg { outcome: Outcome::without_head(end), connect, unseen: None, retried };
+                }
+            },
+        }
+        retried = true;
+    }
+}
+
+fn is_malformed(fault: &SendFault) -> bool {
+    matches!(fault, SendFault::Http(error) if error.is_parse())
+}
+
+async fn read(
+    lease: Lease<Whole>,
+    response: Response<Incoming>,
+    sent: Instant,
+    max_bytes: u64,
+    permit: &Permit,
+) -> Outcome {
+    let first_byte = Some(sent.elapsed());
+    let (parts, mut body) = response.into_parts();
+    let head = Some(Head::of(parts.status, &parts.headers));
+    let mut hasher = blake3::Hasher::new();
+    let mut end = End::Complete;
+    while let Some(frame) = next_frame(&mut body).await {
+        let Ok(frame) = frame else {
+            end = End::BrokeOff;
+            break;
+        };
+        if let Some(data) = frame.data_ref() {
+            permit.charge(data.len() as u64);
+            if hasher.count().saturating_add(data.len() as u64) > max_bytes {
+                end = End::TooLarge;
+                break;
+            }
+            hasher.update(data);
+        }
+    }
+    let complete = end == End::Complete;
+    if complete {
+        lease.give_back(Instant::now(), false);
+    }
+    Outcome {
+        head,
+        body: (hasher.count() > 0).then(|| Digest::of(&hasher)),
+        end,
+        first_byte,
+        last_byte: complete.then(|| sent.elapsed()),
+        caller_slow: false,
+    }
+}
+
+async fn next_frame(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+}
+
+impl Leg {
+    fn unseen(error: &ConnectError) -> Self {
+        let (end, skip) = match error {
+            ConnectError::Busy(_) => (End::TimedOut, Skip::Connections),
+            _ => (End::ConnectFailed, Skip::ConnectFailed),
+        };
+        let outcome = Outcome::without_head(end);
+        Self { outcome, connect: None, unseen: Some(skip), retried: false }
+    }
+}
+
+impl Outcome {
+    /// Nothing was answered.
+    pub fn without_head(end: End) -> Self {
+        Self { head: None, body: None, end, first_byte: None, last_byte: None, caller_slow: false }
+    }
+}

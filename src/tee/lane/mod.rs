@@ -1,0 +1,135 @@
+//! The lane: threads of its own that ask the shadow and compare, fed by a bounded queue that drops.
+//!
+//! ```text
+//!  worker: sampled read ── offer ──► queue ──► lane thread: ask the shadow ──┐
+//!     │                     └ full: dropped, counted                         ├─► compare ─► records
+//!     └── source's answer ends ── Outcome ───────────────────────────────────┘
+//! ```
+//!
+//! From `offer` on nothing of a caller's waits for the shadow. What a job holds is counted in bytes by
+//! its permit and released with it, and a job lives no longer than `tee.deadline` beyond its source.
+
+mod ask;
+mod copy;
+mod run;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+use tokio::sync::{mpsc, oneshot};
+
+use super::breaker::{Breaker, Pass};
+use super::budget::{Budget, Permit};
+use super::compare::{Asked, Outcome};
+use super::shadow::ShadowRecords;
+use super::skip::Skip;
+use crate::config::{InstanceName, Tee};
+use crate::upstream::Instance;
+
+pub use copy::size_of;
+pub use run::{Lane, LaneError};
+
+/// What the lane has to know of a service; replaced as a whole when its settings change.
+#[derive(Debug)]
+pub struct LaneService {
+    pub name: Arc<str>,
+    pub tee: Tee,
+    pub budget: Arc<Budget>,
+    pub breaker: Arc<Breaker>,
+    pub records: Arc<ShadowRecords>,
+}
+
+/// One sampled read on its way to the shadow.
+pub struct Job {
+    pub service: Arc<LaneService>,
+    pub shadow: Arc<Instance>,
+    pub generation: u64,
+    pub source: InstanceName,
+    pub asked: Asked,
+    pub target: PathAndQuery,
+    pub headers: HeaderMap,
+    pub body: JobBody,
+    pub started: Instant,
+    /// What became of the read at the source.
+    pub outcome: oneshot::Receiver<Outcome>,
+    permit: Permit,
+    pass: Pass,
+}
+
+/// A copy of the request's body.
+pub enum JobBody {
+    Empty,
+    /// It is still passing by on its way to the source. `judge` says whether what arrived is a read.
+    Arriving { copied: oneshot::Receiver<Copied>, judge: Option<Judge> },
+}
+
+/// A body that passed by.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Copied {
+    Whole(bytes::Bytes),
+    TooLarge,
+}
+
+/// Whether a request with this body is a read. Runs on the lane.
+pub type Judge = Box<dyn FnOnce(&HeaderMap, &PathAndQuery, &[u8]) -> bool + Send>;
+
+/// The workers' end of the queue to one lane thread.
+#[derive(Clone, Debug)]
+pub struct LaneHandle {
+    queue: mpsc::Sender<Job>,
+}
+
+impl LaneHandle {
+    /// Hands a read over, or says why not. `parts` are as the instance will get them.
+    pub fn offer(&self, offer: Offer<'_>, now: Instant) -> Result<oneshot::Sender<Outcome>, Skip> {
+        let Offer { service, shadow, generation, source, parts, body, credentials } = offer;
+        let bytes = copy::size_of(parts);
+        let pass = service.breaker.try_pass(now)?;
+        let permit = service.budget.try_take(bytes, now)?;
+        let place = self.queue.try_reserve().map_err(|_| Skip::QueueFull)?;
+        let (sender, outcome) = oneshot::channel();
+        let (target, headers) = copy::owned(parts);
+        place.send(Job {
+            asked: Asked::of(&parts.method, &parts.headers, credentials),
+            service,
+            shadow,
+            generation,
+            source,
+            target,
+            headers,
+            body,
+            started: now,
+            outcome,
+            permit,
+            pass,
+        });
+        Ok(sender)
+    }
+}
+
+/// The arguments of [`LaneHandle::offer`].
+pub struct Offer<'a> {
+    pub service: Arc<LaneService>,
+    pub shadow: Arc<Instance>,
+    pub generation: u64,
+    pub source: InstanceName,
+    pub parts: &'a Parts,
+    pub body: JobBody,
+    pub credentials: bool,
+}
+
+impl Asked {
+    fn of(method: &Method, headers: &HeaderMap, credentials: bool) -> Self {
+        use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE};
+        let conditions = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE];
+        Self {
+            method: method.clone(),
+            conditional: conditions.iter().any(|name| headers.contains_key(name)),
+            ranged: headers.contains_key(RANGE),
+            credentials,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a service's shadow has been asked and how it answered, for all lane threads together.
+//!
+//! Lane threads lock it once or twice a pair; callers' paths never touch it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::compare::{Pair, RecentPairs, Verdict};
+use super::skip::TeeCounts;
+use crate::record::Recorder;
+
+/// Mismatches kept for people to look at, and as many other pairs.
+const RECENT: usize = 256;
+
+#[derive(Debug)]
+pub struct ShadowRecords(Mutex<Inner>);
+
+#[derive(Debug)]
+pub struct Inner {
+    pub counts: TeeCounts,
+    /// The same for reads that could be told only from their body: another denominator.
+    pub by_body: TeeCounts,
+    pub verdicts: [u64; Verdict::ALL.len()],
+    /// Retries of a pair whose connection the shadow had just closed.
+    pub stale_retries: u64,
+    pub pairs: RecentPairs,
+    /// Both sides of the same pairs: what a comparison of latencies may rest on.
+    pub recorder: Recorder,
+}
+
+impl Default for ShadowRecords {
+    fn default() -> Self {
+        Self(Mutex::new(Inner {
+            counts: TeeCounts::default(),
+            by_body: TeeCounts::default(),
+            verdicts: [0; Verdict::ALL.len()],
+            stale_retries: 0,
+            pairs: RecentPairs::new(RECENT),
+            recorder: Recorder::default(),
+        }))
+    }
+}
+
+impl ShadowRecords {
+    /// A panic elsewhere leaves counters that are at worst one pair short.
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    pub fn remember(&mut self, pair: Pair) {
+        if let Some(count) = self.verdicts.get_mut(pair.verdict as usize) {
+            *count += 1;
+        }
+        self.pairs.push(pair);
+    }
+
+    pub fn compared(&self) -> u64 {
+        self.verdicts.iter().sum()
+    }
+}

@@ -1,0 +1,141 @@
+//! Opening one connection to an endpoint, up to the point where a request can be sent on it.
+
+use std::cell::RefCell;
+use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::body::Body;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio_rustls::TlsConnector;
+
+use super::endpoint::{Address, Endpoint};
+use super::tls::ClientTls;
+use crate::config::Scheme;
+use crate::net::{LocalExecutor, Stream};
+
+/// Why no connection could be had. None of these reached the application, so any request may be
+/// tried again elsewhere.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the instance has no endpoint; check its name in DNS")]
+    NoEndpoint,
+    #[error("connecting took longer than {0:?}")]
+    Timeout(Duration),
+    #[error("all {0} connections stayed busy; raise `upstream.max_connections` or give the instance more room")]
+    Busy(usize),
+    #[error("connecting: {0}")]
+    Io(#[from] io::Error),
+    #[error("starting HTTP on a new connection: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("an https:// endpoint without TLS settings")]
+    NoTls,
+}
+
+/// A stream whose HTTP/1.1 exchange ended in `101 Switching Protocols`, and what was already read.
+pub type Upgraded = (Stream, Bytes);
+
+/// Filled by a request that asks for an upgrade, emptied by the connection's task when it gets one.
+pub(super) type UpgradeSlot = Rc<RefCell<Option<oneshot::Sender<Upgraded>>>>;
+
+pub(super) enum Sender<B> {
+    H1 { sender: http1::SendRequest<B>, upgrade: UpgradeSlot },
+    H2(http2::SendRequest<B>),
+}
+
+pub(super) struct Opened<B> {
+    pub sender: Sender<B>,
+    pub took: Duration,
+}
+
+/// HTTP/2 windows towards an instance: 1 MiB a stream keeps a single large answer at full speed over
+/// a millisecond of round trip; the connection's is larger, so that one stalled stream starves no other.
+const H2_STREAM_WINDOW: u32 = 1 << 20;
+const H2_CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Connects, and spawns the task that drives the connection. `permit` goes back when that task ends.
+/// `http1`: the request asks for an upgrade, which HTTP/2 cannot carry.
+pub(super) async fn open<B>(
+    endpoint: &Endpoint,
+    tls: Option<&ClientTls>,
+    http1: bool,
+    timeout: Duration,
+    permit: OwnedSemaphorePermit,
+) -> Result<Opened<B>, ConnectError>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let started = Instant::now();
+    let stream = tokio::time::timeout(timeout, stream_to(endpoint, tls, http1))
+        .await
+        .map_err(|_| ConnectError::Timeout(timeout))??;
+    let is_h2 = endpoint.scheme == Scheme::H2c || stream.negotiated_h2();
+    let sender = if is_h2 { start_h2(stream, permit).await? } else { start_h1(stream, permit).await? };
+    Ok(Opened { sender, took: started.elapsed() })
+}
+
+async fn stream_to(
+    endpoint: &Endpoint,
+    tls: Option<&ClientTls>,
+    http1: bool,
+) -> Result<Stream, ConnectError> {
+    let tcp = match &endpoint.address {
+        Address::Unix(path) => return Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        Address::Tcp(address) => TcpStream::connect(address).await?,
+    };
+    tcp.set_nodelay(true)?;
+    if endpoint.scheme != Scheme::Https {
+        return Ok(Stream::Tcp(tcp));
+    }
+    let (Some(tls), Some(name)) = (tls, &endpoint.server_name) else { return Err(ConnectError::NoTls) };
+    let config = if http1 { &tls.http1 } else { &tls.negotiating };
+    let session = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp).await?;
+    Ok(Stream::Tls(Box::new(session.into())))
+}
+
+async fn start_h1<B>(stream: Stream, permit: OwnedSemaphorePermit) -> Result<Sender<B>, ConnectError>
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let (sender, mut connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+    let upgrade = UpgradeSlot::default();
+    let slot = Rc::clone(&upgrade);
+    tokio::task::spawn_local(async move {
+        let _permit = permit;
+        // Errors reach whoever waits for the answer; here only the end matters.
+        let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+        let waiting = slot.borrow_mut().take();
+        if let (Ok(()), Some(waiting)) = (ended, waiting) {
+            let parts = connection.into_parts();
+            // A receiver that is gone has closed the tunnel already; dropping the stream agrees.
+            let _ = waiting.send((parts.io.into_inner(), parts.read_buf));
+        }
+    });
+    Ok(Sender::H1 { sender, upgrade })
+}
+
+async fn start_h2<B>(stream: Stream, permit: OwnedSemaphorePermit) -> Result<Sender<B>, ConnectError>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let (sender, connection) = http2::Builder::new(LocalExecutor)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    tokio::task::spawn_local(async move {
+        let _permit = permit;
+        let _ = connection.await;
+    });
+    Ok(Sender::H2(sender))
+}

@@ -1,0 +1,496 @@
+//! A thread's own connections to one instance.
+//!
+//! Nothing here is shared between threads but the connection budget and the endpoints' state, so a
+//! request that finds a rested connection touches no lock and no foreign cache line.
+//!
+//! ```text
+//!  checkout ── rested connection? ──► lease ── answer ended ──► rests again, or goes to a waiter
+//!      └────── permit free? ── open ──► lease ── broken, or dropped early ──► closes, permit returns
+//!      └────── wait for either, at most `queue_timeout`
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::error::Error as StdError;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::{http1, http2};
+use tokio::sync::oneshot;
+
+use super::address;
+use super::connect::{self, ConnectError, Sender, UpgradeSlot, Upgraded};
+use super::endpoint::{Endpoint, Instance};
+
+/// Streams on one HTTP/2 connection before another one is opened: what most servers allow.
+const H2_STREAMS: usize = 100;
+/// Endpoints tried before a connect failure becomes the caller's.
+const CONNECT_ATTEMPTS: usize = 3;
+
+/// One thread's connections to one instance.
+pub struct Pool<B> {
+    instance: Arc<Instance>,
+    seen_version: Cell<u64>,
+    slots: RefCell<Vec<Rc<Slot<B>>>>,
+    /// Requests that wait for a connection of this thread to come back.
+    waiters: RefCell<VecDeque<oneshot::Sender<Lease<B>>>>,
+    random: RefCell<fastrand::Rng>,
+}
+
+/// The connections to one endpoint.
+struct Slot<B> {
+    endpoint: Arc<Endpoint>,
+    rested: RefCell<Vec<Rested<B>>>,
+    multiplexed: RefCell<Vec<Rc<Multiplexed<B>>>>,
+    outstanding: Cell<usize>,
+}
+
+struct Rested<B> {
+    sender: http1::SendRequest<B>,
+    upgrade: UpgradeSlot,
+    since: Instant,
+}
+
+struct Multiplexed<B> {
+    sender: http2::SendRequest<B>,
+    streams: Cell<usize>,
+    used: Cell<Instant>,
+}
+
+/// What a request needs of its connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Want {
+    /// Take a rested connection only if it rested less than this, for requests that must not meet one
+    /// that the instance is about to close.
+    pub fresh_within: Option<Duration>,
+    /// The request asks for an upgrade, which HTTP/2 cannot carry.
+    pub http1: bool,
+}
+
+/// The right to send one request on a connection.
+pub struct Lease<B> {
+    pool: Rc<Pool<B>>,
+    slot: Rc<Slot<B>>,
+    line: Line<B>,
+    /// How long the connection had rested; `None` = it is new.
+    pub rested: Option<Duration>,
+    /// What opening it took, if this request had to wait for that.
+    pub connect: Option<Duration>,
+}
+
+enum Line<B> {
+    H1 { sender: http1::SendRequest<B>, upgrade: UpgradeSlot },
+    H2(Rc<Multiplexed<B>>),
+    /// Given back or closed.
+    Gone,
+}
+
+/// What was sent did not get an answer.
+pub struct SendError<B> {
+    pub error: SendFault,
+    /// The request itself, if nothing of it was put on the wire.
+    pub unsent: Option<Request<B>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SendFault {
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("the connection had already been given back")]
+    GivenBack,
+    #[error("the Host header is no authority, which HTTP/2 needs")]
+    BadAuthority,
+}
+
+// === impl Pool ===
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    pub fn new(instance: Arc<Instance>) -> Rc<Self> {
+        Rc::new(Self {
+            instance,
+            seen_version: Cell::new(0),
+            slots: RefCell::default(),
+            waiters: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+        })
+    }
+
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// A connection for one request.
+    pub async fn checkout(self: &Rc<Self>, now: Instant, want: Want) -> Result<Lease<B>, ConnectError> {
+        self.refresh();
+        let slot = self.choose(now).ok_or(ConnectError::NoEndpoint)?;
+        if let Some(lease) = self.rested(&slot, now, want) {
+            return Ok(lease);
+        }
+        self.open(slot, now, want).await
+    }
+
+    fn refresh(&self) {
+        let version = self.instance.version();
+        if self.seen_version.replace(version) == version {
+            return;
+        }
+        let mut slots = self.slots.borrow_mut();
+        let old = std::mem::take(&mut *slots);
+        *slots = self
+            .instance
+            .endpoints()
+            .iter()
+            .map(|endpoint| match old.iter().find(|slot| Arc::ptr_eq(&slot.endpoint, endpoint)) {
+                Some(slot) => Rc::clone(slot),
+                None => Rc::new(Slot::new(Arc::clone(endpoint))),
+            })
+            .collect();
+    }
+
+    /// Two choices, the one with fewer of this thread's requests outstanding. When no endpoint is
+    /// usable all are: a wrong verdict about all of them must not take the service down.
+    fn choose(&self, now: Instant) -> Option<Rc<Slot<B>>> {
+        let slots = self.slots.borrow();
+        if let [only] = slots.as_slice() {
+            return Some(Rc::clone(only));
+        }
+        let usable = slots.iter().filter(|slot| self.instance.is_usable(&slot.endpoint, now)).count();
+        let pick = |n: usize| -> Option<&Rc<Slot<B>>> {
+            if usable == 0 {
+                slots.get(n)
+            } else {
+                slots.iter().filter(|slot| self.instance.is_usable(&slot.endpoint, now)).nth(n)
+            }
+        };
+        let candidates = if usable == 0 { slots.len() } else { usable };
+        if candidates == 0 {
+            return None;
+        }
+        let mut random = self.random.borrow_mut();
+        let first = random.usize(..candidates);
+        let second = if candidates == 1 {
+            first
+        } else {
+            (first + 1 + random.usize(..candidates - 1)) % candidates
+        };
+        let (first, second) = (pick(first)?, pick(second)?);
+        let better = if second.outstanding.get() < first.outstanding.get() { second } else { first };
+        Some(Rc::clone(better))
+    }
+
+    fn rested(
+        self: &Rc<Self>,
+        slot: &Rc<Slot<B>>,
+        now: Instant,
+        want: Want,
+    ) -> Option<Lease<B>> {
+        let longest = want.fresh_within.unwrap_or(self.instance.limits.idle_timeout);
+        let mut rested = slot.rested.borrow_mut();
+        let mut at = rested.len();
+        // The most recently used first: the others grow old together and are swept.
+        while at > 0 {
+            at -= 1;
+            let candidate = &rested[at];
+            let since = now.saturating_duration_since(candidate.since);
+            if candidate.sender.is_closed() {
+                rested.swap_remove(at);
+                continue;
+            }
+            if since > longest {
+                // All below have rested at least as long.
+                break;
+            }
+            // Not ready: its task has not yet seen the end of the last answer.
+            if candidate.sender.is_ready() {
+                let Rested { sender, upgrade, .. } = rested.swap_remove(at);
+                drop(rested);
+                return Some(self.lease(slot, Line::H1 { sender, upgrade }, Some(since), None));
+            }
+        }
+        drop(rested);
+        if want.http1 {
+            return None;
+        }
+        let mut multiplexed = slot.multiplexed.borrow_mut();
+        multiplexed.retain(|connection| !connection.sender.is_closed());
+        let free = multiplexed.iter().find(|connection| {
+            connection.streams.get() < H2_STREAMS
+                && (connection.streams.get() > 0
+                    || now.saturating_duration_since(connection.used.get()) <= longest)
+        })?;
+        let free = Rc::clone(free);
+        drop(multiplexed);
+        let since = now.saturating_duration_since(free.used.get());
+        Some(self.lease(slot, Line::H2(free), Some(since), None))
+    }
+
+    async fn open(
+        self: &Rc<Self>,
+        mut slot: Rc<Slot<B>>,
+        now: Instant,
+        want: Want,
+    ) -> Result<Lease<B>, ConnectError> {
+        let permit = match Arc::clone(&self.instance.budget.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => match self.wait_for_room().await? {
+                Room::Lease(lease) => return Ok(lease),
+                Room::Permit(permit) => permit,
+            },
+        };
+        let mut permit = Some(permit);
+        let mut attempt = 1;
+        loop {
+            let permit_now = match permit.take() {
+                Some(permit) => permit,
+                None => match self.wait_for_room().await? {
+                    Room::Lease(lease) => return Ok(lease),
+                    Room::Permit(permit) => permit,
+                },
+            };
+            let timeout = self.instance.limits.connect_timeout;
+            let tls = self.instance.tls.as_deref();
+            match connect::open(&slot.endpoint, tls, want.http1, timeout, permit_now).await {
+                Ok(opened) => {
+                    let line = match opened.sender {
+                        Sender::H1 { sender, upgrade } => Line::H1 { sender, upgrade },
+                        Sender::H2(sender) => {
+                            let connection =
+                                Rc::new(Multiplexed { sender, streams: Cell::new(0), used: Cell::new(now) });
+                            slot.multiplexed.borrow_mut().push(Rc::clone(&connection));
+                            Line::H2(connection)
+                        }
+                    };
+                    return Ok(self.lease(&slot, line, None, Some(opened.took)));
+                }
+                Err(error) => {
+                    let now = Instant::now();
+                    self.instance.failed(&slot.endpoint, now);
+                    let others = self.slots.borrow().len() > 1;
+                    if attempt >= CONNECT_ATTEMPTS || !others {
+                        return Err(error);
+                    }
+                    attempt += 1;
+                    slot = self.another(&slot, now).ok_or(error)?;
+                }
+            }
+        }
+    }
+
+    /// An endpoint other than the one that just failed.
+    fn another(&self, failed: &Rc<Slot<B>>, now: Instant) -> Option<Rc<Slot<B>>> {
+        let slots = self.slots.borrow();
+        let usable = |slot: &&Rc<Slot<B>>| self.instance.is_usable(&slot.endpoint, now);
+        let others = || slots.iter().filter(|slot| !Rc::ptr_eq(slot, failed));
+        others().find(usable).or_else(|| others().next()).cloned()
+    }
+
+    async fn wait_for_room(&self) -> Result<Room<B>, ConnectError> {
+        let (waiter, returned) = oneshot::channel();
+        self.waiters.borrow_mut().push_back(waiter);
+        self.instance.budget.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.instance);
+        let permit = Arc::clone(&self.instance.budget.permits).acquire_owned();
+        let either = async {
+            tokio::select! {
+                biased;
+                lease = returned => lease.ok().map(Room::Lease),
+                permit = permit => permit.ok().map(Room::Permit),
+            }
+        };
+        match tokio::time::timeout(self.instance.limits.queue_timeout, either).await {
+            Ok(Some(room)) => Ok(room),
+            Ok(None) | Err(_) => Err(ConnectError::Busy(self.instance.limits.max_connections)),
+        }
+    }
+
+    fn lease(
+        self: &Rc<Self>,
+        slot: &Rc<Slot<B>>,
+        line: Line<B>,
+        rested: Option<Duration>,
+        connect: Option<Duration>,
+    ) -> Lease<B> {
+        if let Line::H2(connection) = &line {
+            connection.streams.set(connection.streams.get() + 1);
+        }
+        slot.outstanding.set(slot.outstanding.get() + 1);
+        Lease { pool: Rc::clone(self), slot: Rc::clone(slot), line, rested, connect }
+    }
+
+    /// Closes what rested too long or was closed by the instance.
+    pub fn sweep(&self, now: Instant) {
+        let longest = self.instance.limits.idle_timeout;
+        for slot in self.slots.borrow().iter() {
+            slot.rested.borrow_mut().retain(|connection| {
+                !connection.sender.is_closed() && now.saturating_duration_since(connection.since) < longest
+            });
+            slot.multiplexed.borrow_mut().retain(|connection| {
+                !connection.sender.is_closed()
+                    && (connection.streams.get() > 0
+                        || now.saturating_duration_since(connection.used.get()) < longest)
+            });
+        }
+    }
+
+    fn take_back(
+        self: &Rc<Self>,
+        slot: &Rc<Slot<B>>,
+        sender: http1::SendRequest<B>,
+        upgrade: UpgradeSlot,
+        now: Instant,
+    ) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut line = Line::H1 { sender, upgrade };
+        loop {
+            let waiter = self.waiters.borrow_mut().pop_front();
+            let Some(waiter) = waiter else { break };
+            if waiter.is_closed() {
+                continue;
+            }
+            match waiter.send(self.lease(slot, line, Some(Duration::ZERO), None)) {
+                Ok(()) => return,
+                // The waiter left in between: take the line out again, so that it is not closed.
+                Err(mut lease) => line = lease.disarm(),
+            }
+        }
+        let Line::H1 { sender, upgrade } = line else { return };
+        if self.instance.budget.waiting.load(Ordering::Relaxed) == 0 {
+            slot.rested.borrow_mut().push(Rested { sender, upgrade, since: now });
+        }
+    }
+}
+
+enum Room<B> {
+    Lease(Lease<B>),
+    Permit(tokio::sync::OwnedSemaphorePermit),
+}
+
+/// Counts one request that waits for room.
+struct Waiting<'a>(&'a Instance);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.budget.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<B> Slot<B> {
+    fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self {
+            endpoint,
+            rested: RefCell::default(),
+            multiplexed: RefCell::default(),
+            outstanding: Cell::new(0),
+        }
+    }
+}
+
+// === impl Lease ===
+
+impl<B> Lease<B> {
+    pub const fn is_h2(&self) -> bool {
+        matches!(self.line, Line::H2(_))
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.slot.endpoint
+    }
+
+    /// Where the stream arrives if the answer is `101 Switching Protocols`. Ask before sending.
+    pub fn expect_upgrade(&self) -> Option<oneshot::Receiver<Upgraded>> {
+        let Line::H1 { upgrade, .. } = &self.line else { return None };
+        let (sender, receiver) = oneshot::channel();
+        *upgrade.borrow_mut() = Some(sender);
+        Some(receiver)
+    }
+
+    /// Takes the line out without closing it and without giving it back.
+    fn disarm(&mut self) -> Line<B> {
+        self.release_counts();
+        std::mem::replace(&mut self.line, Line::Gone)
+    }
+
+    fn release_counts(&self) {
+        match &self.line {
+            Line::Gone => return,
+            Line::H1 { .. } => {}
+            Line::H2(connection) => connection.streams.set(connection.streams.get().saturating_sub(1)),
+        }
+        self.slot.outstanding.set(self.slot.outstanding.get().saturating_sub(1));
+    }
+}
+
+impl<B> Lease<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// Sends `request` and waits for the head of its answer. Dropping the future closes an HTTP/1.1
+    /// connection, or resets the HTTP/2 stream.
+    ///
+    /// The target and the headers that depend on the protocol are set here, so that a request which
+    /// was not sent can go to a connection of the other kind.
+    pub async fn send(&mut self, mut request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
+        let endpoint = &self.slot.endpoint;
+        let addressed = if self.is_h2() {
+            address::for_h2(&mut request, endpoint)
+        } else {
+            address::for_h1(&mut request, endpoint);
+            Ok(())
+        };
+        if let Err(error) = addressed {
+            return Err(SendError { error, unsent: Some(request) });
+        }
+        let sent = match &mut self.line {
+            Line::H1 { sender, .. } => {
+                if !sender.is_ready() {
+                    // A lease handed from one request to the next can be a poll early.
+                    let _ = sender.ready().await;
+                }
+                sender.try_send_request(request).await
+            }
+            Line::H2(connection) => {
+                let mut sender = connection.sender.clone();
+                sender.try_send_request(request).await
+            }
+            Line::Gone => return Err(SendError { error: SendFault::GivenBack, unsent: Some(request) }),
+        };
+        sent.map_err(|mut failed| SendError { unsent: failed.take_message(), error: failed.into_error().into() })
+    }
+
+    /// The answer has ended: the connection may serve the next request. `failing`: it was an answer
+    /// that speaks against the endpoint, so it does not end a row of failures.
+    pub fn give_back(mut self, now: Instant, failing: bool) {
+        if !failing {
+            self.pool.instance.succeeded(&self.slot.endpoint);
+        }
+        let (pool, slot) = (Rc::clone(&self.pool), Rc::clone(&self.slot));
+        match self.disarm() {
+            Line::H1 { sender, upgrade } => pool.take_back(&slot, sender, upgrade, now),
+            Line::H2(connection) => connection.used.set(now),
+            Line::Gone => {}
+        }
+    }
+
+    /// The instance answered badly, or not at all: counts towards ejection.
+    pub fn failed(&self, now: Instant) {
+        self.pool.instance.failed(&self.slot.endpoint, now);
+    }
+}
+
+impl<B> Drop for Lease<B> {
+    fn drop(&mut self) {
+        self.release_counts();
+    }
+}
