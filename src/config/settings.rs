@@ -163,7 +163,10 @@ pub enum Scheme {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Host name or address literal (IPv6 without brackets), and port.
-    Host { name: String, port: u16 },
+    Host {
+        name: String,
+        port: u16,
+    },
     Unix(PathBuf),
 }
 
