@@ -1,0 +1,109 @@
+//! Answers that give a read away.
+//!
+//! A request that was classed as a read and is answered like a write was probably misclassified. It is too late for
+//! this one, so it is reported, and the operator adds a rule.
+
+use http::{HeaderMap, StatusCode, header};
+
+/// What an answer to a read suggests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Suspicion {
+    /// 201: something was created.
+    Created,
+    /// 202 or 205: something was set in motion or reset.
+    Accepted,
+    /// 303, or `Location` without a redirect: the answer points at the result of an action.
+    SeeOther,
+    /// A cookie was expired or stored data cleared, as a logout does.
+    SessionEnded,
+    /// A caller that already had cookies got a new one: the session may have changed.
+    CookieSet,
+}
+
+impl Suspicion {
+    /// The label in metrics; stable.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Accepted => "accepted",
+            Self::SeeOther => "see_other",
+            Self::SessionEnded => "session_ended",
+            Self::CookieSet => "cookie_set",
+        }
+    }
+}
+
+/// A read whose answer suggests that it had a side effect after all; the strongest sign wins.
+///
+/// A first cookie for a caller without any is what every site does, and says nothing.
+pub fn suspect(status: StatusCode, request_had_cookie: bool, answer: &HeaderMap) -> Option<Suspicion> {
+    let cookies = || answer.get_all(header::SET_COOKIE).iter().map(http::HeaderValue::as_bytes);
+    match status {
+        StatusCode::CREATED => Some(Suspicion::Created),
+        StatusCode::ACCEPTED | StatusCode::RESET_CONTENT => Some(Suspicion::Accepted),
+        StatusCode::SEE_OTHER => Some(Suspicion::SeeOther),
+        _ if status.is_success() && answer.contains_key(header::LOCATION) => Some(Suspicion::SeeOther),
+        _ if answer.contains_key("clear-site-data") => Some(Suspicion::SessionEnded),
+        _ if !request_had_cookie => None,
+        _ if cookies().any(expires_at_once) => Some(Suspicion::SessionEnded),
+        _ => cookies().next().map(|_| Suspicion::CookieSet),
+    }
+}
+
+/// `Max-Age` of zero or less, or an expiry at the epoch: the usual two ways to delete a cookie.
+fn expires_at_once(cookie: &[u8]) -> bool {
+    cookie.split(|&b| b == b';').skip(1).any(|attribute| {
+        let mut halves = attribute.splitn(2, |&b| b == b'=');
+        let name = halves.next().unwrap_or_default().trim_ascii();
+        let value = halves.next().unwrap_or_default().trim_ascii();
+        if name.eq_ignore_ascii_case(b"max-age") {
+            value == b"0" || value.starts_with(b"-")
+        } else {
+            name.eq_ignore_ascii_case(b"expires")
+                && value.windows(6).any(|year| year == b" 1970 " || year == b"-1970 ")
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{HeaderName, LOCATION, SET_COOKIE};
+
+    use super::*;
+
+    fn judged(status: u16, had_cookie: bool, headers: &[(HeaderName, &'static str)]) -> Option<Suspicion> {
+        let answer = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), http::HeaderValue::from_static(value)))
+            .collect();
+        suspect(StatusCode::from_u16(status).unwrap(), had_cookie, &answer)
+    }
+
+    #[test]
+    fn answers_of_writes_are_recognised() {
+        let clear = HeaderName::from_static("clear-site-data");
+        let expired = "s=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
+        for (status, had_cookie, headers, expected) in [
+            (201, false, vec![], Suspicion::Created),
+            (202, false, vec![], Suspicion::Accepted),
+            (205, false, vec![], Suspicion::Accepted),
+            (303, false, vec![(LOCATION, "/x")], Suspicion::SeeOther),
+            (200, false, vec![(LOCATION, "/x")], Suspicion::SeeOther),
+            (200, false, vec![(clear, "*")], Suspicion::SessionEnded),
+            (302, true, vec![(SET_COOKIE, "a=1"), (SET_COOKIE, "s=; max-age=0")], Suspicion::SessionEnded),
+            (200, true, vec![(SET_COOKIE, expired)], Suspicion::SessionEnded),
+            (200, true, vec![(SET_COOKIE, "s=abc; Max-Age=60")], Suspicion::CookieSet),
+        ] {
+            assert_eq!(judged(status, had_cookie, &headers), Some(expected), "{status} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn answers_of_reads_are_not() {
+        assert_eq!(judged(200, false, &[]), None);
+        assert_eq!(judged(200, true, &[]), None);
+        assert_eq!(judged(200, false, &[(SET_COOKIE, "s=abc")]), None, "a first visit");
+        assert_eq!(judged(302, true, &[(LOCATION, "/login")]), None);
+        assert_eq!(judged(304, true, &[]), None);
+    }
+}
