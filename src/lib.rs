@@ -8,7 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod credentials;
 pub mod net;
-pub mod origin;
+
 pub mod proxy;
 pub mod record;
 pub mod store;

@@ -1,1 +1,1 @@
-//! (module comment)
+//! wip

@@ -309,7 +309,8 @@ pub struct Switchover {
     pub release_per_second: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Park {
     All,
     Writes,

@@ -81,7 +81,7 @@ impl Listening {
         let socket = Socket::from(socket.as_fd().try_clone_to_owned()?);
         socket.set_nonblocking(true)?;
         let is_unix = socket.domain()? == Domain::UNIX;
-        Ok(Self { socket: AsyncFd::with_interest(socket, Interest::READABLE)?, is_unix })
+        Ok(Self { socket: AsyncFd::register_with_interest(socket, Interest::READABLE)?, is_unix })
     }
 
     /// Waits until a connection may be there. It may also be gone again: another worker polls too.
@@ -93,9 +93,9 @@ impl Listening {
     /// nothing is left to accept.
     pub fn accept(&self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let accepted = self.socket.try_io(Interest::READABLE, |socket| {
-            Ok(retry_on_intr(|| acceptfrom_with(socket, flags))?)
-        });
+        let accepted = self
+            .socket
+            .try_io(Interest::READABLE, |socket| Ok(retry_on_intr(|| acceptfrom_with(socket, flags))?));
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),

@@ -57,7 +57,9 @@ impl Reject {
             Self::CallerTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoService => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Parked(_) | Self::Cut | Self::Connect(ConnectError::Busy(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Parked(_) | Self::Cut | Self::Connect(ConnectError::Busy(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Connect(ConnectError::Timeout(_)) | Self::AnswerTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_) | Self::Broken(_) => StatusCode::BAD_GATEWAY,
         }

@@ -118,7 +118,10 @@ mod tests {
         let owned: Vec<(Vec<String>, Vec<String>)> = services
             .iter()
             .map(|(hosts, paths)| {
-                (hosts.iter().map(ToString::to_string).collect(), paths.iter().map(ToString::to_string).collect())
+                (
+                    hosts.iter().map(ToString::to_string).collect(),
+                    paths.iter().map(ToString::to_string).collect(),
+                )
             })
             .collect();
         Router::new(owned.iter().map(|(hosts, paths)| (hosts.as_slice(), paths.as_slice())))

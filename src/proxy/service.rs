@@ -110,8 +110,7 @@ impl Service {
             _ => Pool::new(Arc::clone(instance)),
         };
         let source = pool(&plan.source, old.map(|old| &old.source));
-        let shadow =
-            plan.shadow.as_ref().map(|shadow| pool(shadow, old.and_then(|old| old.shadow.as_ref())));
+        let shadow = plan.shadow.as_ref().map(|shadow| pool(shadow, old.and_then(|old| old.shadow.as_ref())));
         Self {
             gate,
             source,

@@ -42,8 +42,9 @@ impl Ticket {
         lease: Lease<Upload>,
         answer: &HeaderMap,
     ) -> Self {
-        let websocket =
-            answer.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        let websocket = answer
+            .get(UPGRADE)
+            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
         Self { instance, guard, service, _lease: lease, websocket }
     }
 }

@@ -39,11 +39,25 @@ pub enum Order {
     /// Accept here from now on.
     Accept(Arc<Entrance>),
     StopAccepting,
-    Gate { service: Arc<str>, command: Command },
+    Gate {
+        service: Arc<str>,
+        command: Command,
+    },
     /// End what is in flight of this generation and before; answers how much that was.
-    Cut { service: Arc<str>, generation: Generation, done: oneshot::Sender<usize> },
-    Blockers { service: Arc<str>, generation: Generation, found: oneshot::Sender<Vec<Blocker>> },
-    Tee { service: Arc<str>, tee: Arc<TeePlan> },
+    Cut {
+        service: Arc<str>,
+        generation: Generation,
+        done: oneshot::Sender<usize>,
+    },
+    Blockers {
+        service: Arc<str>,
+        generation: Generation,
+        found: oneshot::Sender<Vec<Blocker>>,
+    },
+    Tee {
+        service: Arc<str>,
+        tee: Arc<TeePlan>,
+    },
     Report(oneshot::Sender<Report>),
     /// Close resting connections at once and the others as they finish.
     Close,
@@ -279,9 +293,10 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
                 let _ = done.send(cut);
             }
             Order::Blockers { service, generation, found } => {
-                let blockers = worker.table().named(&service).map(|of| {
-                    of.gate.blockers(generation, Instant::now(), report::BLOCKERS)
-                });
+                let blockers = worker
+                    .table()
+                    .named(&service)
+                    .map(|of| of.gate.blockers(generation, Instant::now(), report::BLOCKERS));
                 let _ = found.send(blockers.unwrap_or_default());
             }
             Order::Tee { service, tee } => {

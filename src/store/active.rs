@@ -125,8 +125,8 @@ fn read(connection: &Connection, service: &str) -> Result<Option<ActiveRecord>, 
 
 fn decode(row: &Row<'_>) -> Result<ActiveRecord, Failure> {
     let instance: String = row.get(0)?;
-    let instance =
-        InstanceName::parse(&instance).ok_or_else(|| Failure::Damaged(format!("`{instance}` is not an instance")))?;
+    let instance = InstanceName::parse(&instance)
+        .ok_or_else(|| Failure::Damaged(format!("`{instance}` is not an instance")))?;
     Ok(ActiveRecord {
         instance,
         generation: unsigned(row.get(1)?)?,

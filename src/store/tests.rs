@@ -37,7 +37,10 @@ async fn the_active_instance_survives_a_restart() {
     let all = store.all_active().await.unwrap();
     assert_eq!(
         all,
-        [("api".to_owned(), record(InstanceName::Source, 5)), ("web".to_owned(), record(InstanceName::Shadow, 2))]
+        [
+            ("api".to_owned(), record(InstanceName::Source, 5)),
+            ("web".to_owned(), record(InstanceName::Shadow, 2))
+        ]
     );
 }
 
@@ -64,7 +67,9 @@ async fn of_many_who_swap_at_once_one_wins() {
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let store = store.clone();
-            tokio::spawn(async move { store.set_active("web", record(InstanceName::Shadow, 1), None).await.is_ok() })
+            tokio::spawn(async move {
+                store.set_active("web", record(InstanceName::Shadow, 1), None).await.is_ok()
+            })
         })
         .collect();
     let mut won = 0;
@@ -107,8 +112,9 @@ async fn a_second_opener_is_refused_and_told_who_holds_the_store() {
 async fn closing_carries_out_what_was_asked_before() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    let (set, closed) =
-        tokio::join!(store.set_active("web", record(InstanceName::Source, 1), None), async { store.close().await });
+    let (set, closed) = tokio::join!(store.set_active("web", record(InstanceName::Source, 1), None), async {
+        store.close().await
+    });
     set.unwrap();
     closed.unwrap();
     let store = Store::open(dir.path()).unwrap();

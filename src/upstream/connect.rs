@@ -29,7 +29,9 @@ pub enum ConnectError {
     NoEndpoint,
     #[error("connecting took longer than {0:?}")]
     Timeout(Duration),
-    #[error("all {0} connections stayed busy; raise `upstream.max_connections` or give the instance more room")]
+    #[error(
+        "all {0} connections stayed busy; raise `upstream.max_connections` or give the instance more room"
+    )]
     Busy(usize),
     #[error("connecting: {0}")]
     Io(#[from] io::Error),

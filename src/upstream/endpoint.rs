@@ -128,7 +128,8 @@ impl Instance {
                 None => Arc::new(endpoint),
             })
             .collect();
-        let unchanged = merged.len() == old.len() && merged.iter().zip(old.iter()).all(|(a, b)| Arc::ptr_eq(a, b));
+        let unchanged =
+            merged.len() == old.len() && merged.iter().zip(old.iter()).all(|(a, b)| Arc::ptr_eq(a, b));
         if !unchanged {
             self.endpoints.store(Arc::new(merged));
             self.version.fetch_add(1, Ordering::Release);

@@ -84,7 +84,10 @@ pub struct Lease<B> {
 }
 
 enum Line<B> {
-    H1 { sender: http1::SendRequest<B>, upgrade: UpgradeSlot },
+    H1 {
+        sender: http1::SendRequest<B>,
+        upgrade: UpgradeSlot,
+    },
     H2(Rc<Multiplexed<B>>),
     /// Given back or closed.
     Gone,
@@ -177,22 +180,14 @@ where
         }
         let mut random = self.random.borrow_mut();
         let first = random.usize(..candidates);
-        let second = if candidates == 1 {
-            first
-        } else {
-            (first + 1 + random.usize(..candidates - 1)) % candidates
-        };
+        let second =
+            if candidates == 1 { first } else { (first + 1 + random.usize(..candidates - 1)) % candidates };
         let (first, second) = (pick(first)?, pick(second)?);
         let better = if second.outstanding.get() < first.outstanding.get() { second } else { first };
         Some(Rc::clone(better))
     }
 
-    fn rested(
-        self: &Rc<Self>,
-        slot: &Rc<Slot<B>>,
-        now: Instant,
-        want: Want,
-    ) -> Option<Lease<B>> {
+    fn rested(self: &Rc<Self>, slot: &Rc<Slot<B>>, now: Instant, want: Want) -> Option<Lease<B>> {
         let longest = want.fresh_within.unwrap_or(self.instance.limits.idle_timeout);
         let mut rested = slot.rested.borrow_mut();
         let mut at = rested.len();
@@ -466,7 +461,10 @@ where
             }
             Line::Gone => return Err(SendError { error: SendFault::GivenBack, unsent: Some(request) }),
         };
-        sent.map_err(|mut failed| SendError { unsent: failed.take_message(), error: failed.into_error().into() })
+        sent.map_err(|mut failed| SendError {
+            unsent: failed.take_message(),
+            error: failed.into_error().into(),
+        })
     }
 
     /// The answer has ended: the connection may serve the next request. `failing`: it was an answer

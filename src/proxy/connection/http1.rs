@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -47,7 +48,7 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
         .max_buf_size(limits.max_header_bytes.as_usize().saturating_mul(2).max(16 * 1024))
         .serve_connection(TokioIo::new(io), service);
     if worker.is_closing() {
-        std::pin::Pin::new(&mut connection).graceful_shutdown();
+        Pin::new(&mut connection).graceful_shutdown();
     }
     let mut resting = false;
     loop {
@@ -55,17 +56,17 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
             if let Poll::Ready(signal) = caller.link.poll_signal(cx) {
                 return Poll::Ready(Turn::Signal(signal));
             }
-            connection.poll_without_shutdown(cx).map(Turn::Ended)
+            Pin::new(&mut connection).poll(cx).map(Turn::Ended)
         })
         .await;
         match turn {
             Turn::Signal(Signal::Rest) => {
                 resting = true;
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
             }
             Turn::Signal(Signal::Close) => {
                 resting = false;
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
             }
             Turn::Signal(Signal::HeaderTimeout) => {
                 count_end(&worker, "header_timeout");
@@ -111,12 +112,7 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
 }
 
 /// Boxed, because it leads back to [`serve`].
-fn again(
-    stream: Stream,
-    read: Bytes,
-    caller: Rc<Caller>,
-    place: Place,
-) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+fn again(stream: Stream, read: Bytes, caller: Rc<Caller>, place: Place) -> Pin<Box<dyn Future<Output = ()>>> {
     Box::pin(serve(stream, read, caller, place))
 }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -69,7 +69,7 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
                 return;
             }
             // GOAWAY; what is in flight ends.
-            Err(Signal::Close | Signal::HeaderTimeout) => Pin::new(&mut connection).as_mut().graceful_shutdown(),
+            Err(Signal::Close | Signal::HeaderTimeout) => connection.as_mut().graceful_shutdown(),
             Err(Signal::Cut) => {
                 count_end(&worker, "caller_stalled");
                 return;

@@ -81,7 +81,9 @@ impl AsyncWrite for Watched {
         self.wrote(polled)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    /// hyper shuts its stream down when it is done with it. Ours may go on, as a resting connection or
+    /// a tunnel; the connection's task closes it when nothing follows.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

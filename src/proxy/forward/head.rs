@@ -159,8 +159,9 @@ impl Forwarding {
         }
         let proto = self.proto.to_str().unwrap_or("http");
         let host_text = host.to_str().unwrap_or_default();
-        let made = HeaderValue::from_str(&format!("for={};host=\"{host_text}\";proto={proto}", self.for_element))
-            .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"));
+        let made =
+            HeaderValue::from_str(&format!("for={};host=\"{host_text}\";proto={proto}", self.for_element))
+                .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"));
         *self.memo.borrow_mut() = Some((deep_copy(host), made.clone()));
         made
     }
@@ -276,11 +277,8 @@ fn remove_segue(headers: &mut HeaderMap) {
 /// Makes an instance's answer the caller's.
 pub fn edit_answer(status: StatusCode, headers: &mut HeaderMap) {
     let scan = Scan::of(headers);
-    let upgrade = if status == StatusCode::SWITCHING_PROTOCOLS {
-        headers.get(header::UPGRADE).cloned()
-    } else {
-        None
-    };
+    let upgrade =
+        if status == StatusCode::SWITCHING_PROTOCOLS { headers.get(header::UPGRADE).cloned() } else { None };
     if scan.has_connection {
         remove_connection(headers);
     }

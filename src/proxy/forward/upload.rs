@@ -115,7 +115,10 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = UploadFault;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streaming(streaming) => streaming.poll_frame(cx),
@@ -231,4 +234,3 @@ impl Release {
         }
     }
 }
-

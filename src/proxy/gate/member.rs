@@ -16,11 +16,19 @@ pub enum Command {
 /// From a member to the controller, about one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    Parked { generation: Generation },
-    Drained { generation: Generation },
-    Resumed { generation: Generation },
+    Parked {
+        generation: Generation,
+    },
+    Drained {
+        generation: Generation,
+    },
+    Resumed {
+        generation: Generation,
+    },
     /// Nothing of this generation or an earlier one is in flight any more.
-    Over { generation: Generation },
+    Over {
+        generation: Generation,
+    },
 }
 
 /// A request that was let through.

@@ -2,10 +2,10 @@
 //! up to 400 KB of buffer alive for a few hundred bytes of headers.
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http::header::HeaderValue;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::HeaderMap;
 
 /// Bytes that [`owned`] will hold, about.
 pub fn size_of(parts: &Parts) -> u64 {

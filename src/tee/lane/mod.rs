@@ -63,7 +63,10 @@ pub struct Job {
 pub enum JobBody {
     Empty,
     /// It is still passing by on its way to the source. `judge` says whether what arrived is a read.
-    Arriving { copied: oneshot::Receiver<Copied>, judge: Option<Judge> },
+    Arriving {
+        copied: oneshot::Receiver<Copied>,
+        judge: Option<Judge>,
+    },
 }
 
 /// A body that passed by.
@@ -86,7 +89,7 @@ impl LaneHandle {
     /// Hands a read over, or says why not. `parts` are as the instance will get them.
     pub fn offer(&self, offer: Offer<'_>, now: Instant) -> Result<oneshot::Sender<Outcome>, Skip> {
         let Offer { service, shadow, generation, source, parts, body, credentials } = offer;
-        let bytes = copy::size_of(parts);
+        let bytes = size_of(parts);
         let pass = service.breaker.try_pass(now)?;
         let permit = service.budget.try_take(bytes, now)?;
         let place = self.queue.try_reserve().map_err(|_| Skip::QueueFull)?;
