@@ -3,17 +3,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::Path;
 
-use rustix::io::retry_on_intr;
-use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 
 use super::Stream;
 use crate::config::Address;
@@ -69,44 +65,35 @@ pub fn local_address(socket: &OwnedFd) -> io::Result<Option<SocketAddr>> {
 }
 
 /// A listening socket registered with the current thread's runtime.
-pub struct Listening {
-    socket: AsyncFd<Socket>,
-    is_unix: bool,
+pub enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 impl Listening {
     /// Registers a duplicate of `socket`, so that each worker polls its own descriptor of the same
     /// open socket.
     pub fn register(socket: &OwnedFd) -> io::Result<Self> {
-        let socket = Socket::from(socket.as_fd().try_clone_to_owned()?);
+        let socket = Socket::from(socket.try_clone()?);
         socket.set_nonblocking(true)?;
         let is_unix = socket.domain()? == Domain::UNIX;
-        Ok(Self { socket: AsyncFd::register_with_interest(socket, Interest::READABLE)?, is_unix })
+        let socket = OwnedFd::from(socket);
+        Ok(if is_unix {
+            Self::Unix(UnixListener::from_std(socket.into())?)
+        } else {
+            Self::Tcp(TcpListener::from_std(socket.into())?)
+        })
     }
 
-    /// Waits until a connection may be there. It may also be gone again: another worker polls too.
-    pub async fn ready(&self) -> io::Result<()> {
-        self.socket.readable().await.map(|mut ready| ready.retain_ready())
-    }
-
-    /// The next connection, and the caller's address where the transport has one; `None` when
-    /// nothing is left to accept.
-    pub fn accept(&self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let accepted = self
-            .socket
-            .try_io(Interest::READABLE, |socket| Ok(retry_on_intr(|| acceptfrom_with(socket, flags))?));
-        let (socket, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if self.is_unix {
-            return Ok(Some((Stream::Unix(UnixStream::from_std(socket.into())?), None)));
+    /// The next connection, and the caller's address where the transport has one.
+    pub async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Some(canonical(peer))))
+            }
+            Self::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0), None)),
         }
-        let stream = Stream::Tcp(TcpStream::from_std(socket.into())?);
-        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map(canonical);
-        Ok(Some((stream, peer)))
     }
 }
 

@@ -5,7 +5,7 @@ mod listen;
 mod stream;
 
 pub use listen::{Listening, bind, local_address};
-pub use stream::Stream;
+pub use stream::{Detached, Stream};
 
 use std::future::Future;
 

@@ -26,8 +26,34 @@ impl Stream {
         }
     }
 
+    /// Takes a stream that has not been used yet off this thread's runtime; TLS belongs to where its
+    /// handshake was.
+    pub fn detach(self) -> io::Result<Detached> {
+        match self {
+            Self::Tcp(tcp) => Ok(Detached::Tcp(tcp.into_std()?)),
+            Self::Unix(unix) => Ok(Detached::Unix(unix.into_std()?)),
+            Self::Tls(_) => Err(io::Error::other("a TLS session stays on its thread")),
+        }
+    }
+
     pub const fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+}
+
+/// A stream on its way from one thread's runtime to another's.
+#[derive(Debug)]
+pub enum Detached {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Detached {
+    pub fn attach(self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(tcp) => Ok(Stream::Tcp(TcpStream::from_std(tcp)?)),
+            Self::Unix(unix) => Ok(Stream::Unix(UnixStream::from_std(unix)?)),
+        }
     }
 }
 

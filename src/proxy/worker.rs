@@ -4,6 +4,7 @@
 //! only by [`Order`], so nothing on the path needs a lock.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,15 +22,14 @@ use super::listener::Entrance;
 use super::plan::{Plan, TeePlan};
 use super::report::{self, Report};
 use super::service::{CoarseClock, Service, count};
-use crate::net::Listening;
+use crate::net::{Detached, Listening, Stream};
 use crate::tee::lane::LaneHandle;
 
 /// Timeouts are this exact, and a connection rests after twice this.
 const SWEEP: Duration = Duration::from_millis(250);
-/// A worker with this many connections more than the least loaded one lets that one accept first.
+/// A worker with this many connections more than the least loaded one passes the next one on: whoever
+/// happens to wake up first would otherwise collect them all.
 const LEAD: usize = 4;
-/// The head start it gives.
-const COURTESY: Duration = Duration::from_millis(1);
 /// After running out of descriptors accepting is pointless for a moment.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -39,6 +39,12 @@ pub enum Order {
     /// Accept here from now on.
     Accept(Arc<Entrance>),
     StopAccepting,
+    /// A connection that another worker accepted and passes on.
+    Take {
+        stream: Detached,
+        peer: Option<SocketAddr>,
+        entrance: Arc<Entrance>,
+    },
     Gate {
         service: Arc<str>,
         command: Command,
@@ -91,10 +97,12 @@ impl Loads {
         self.0.iter().map(|load| load.0.load(Ordering::Relaxed)).sum()
     }
 
-    fn leads(&self, worker: usize) -> bool {
+    /// The least loaded worker, if `worker` is well ahead of it.
+    fn behind(&self, worker: usize) -> Option<usize> {
         let of = |load: &Load| load.0.load(Ordering::Relaxed);
         let mine = self.0.get(worker).map_or(0, of);
-        self.0.iter().map(of).min().is_some_and(|least| mine > least + LEAD)
+        let (least, load) = self.0.iter().map(of).enumerate().min_by_key(|(_, load)| *load)?;
+        (mine > load + LEAD).then_some(least)
     }
 
     fn of(&self, worker: usize) -> Option<&AtomicUsize> {
@@ -136,7 +144,7 @@ pub struct Worker {
     loads: Arc<Loads>,
     closing: Cell<bool>,
     told: mpsc::UnboundedSender<Told>,
-    workers: usize,
+    peers: Vec<mpsc::UnboundedSender<Order>>,
 }
 
 /// Counts a connection that ended badly.
@@ -147,7 +155,8 @@ pub fn count_end(worker: &Worker, kind: &'static str) {
 /// What a worker is made with.
 pub struct Start {
     pub number: usize,
-    pub workers: usize,
+    /// The orders of all workers, this one's included.
+    pub peers: Vec<mpsc::UnboundedSender<Order>>,
     pub plan: Arc<Plan>,
     pub lane: LaneHandle,
     pub loads: Arc<Loads>,
@@ -168,7 +177,7 @@ impl Worker {
             loads: start.loads,
             closing: Cell::new(false),
             told: start.told,
-            workers: start.workers,
+            peers: start.peers,
         });
         worker.adopt(start.plan);
         (worker, start.orders)
@@ -222,7 +231,7 @@ impl Worker {
                 })
             };
             let old = old.named(&service.name).map(Rc::as_ref);
-            Rc::new(Service::new(Arc::clone(service), self.workers, old, tell))
+            Rc::new(Service::new(Arc::clone(service), self.peers.len(), old, tell))
         });
         let services = services.collect();
         *self.table.borrow_mut() = Rc::new(Table { plan, services });
@@ -282,6 +291,10 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             Order::Accept(entrance) => {
                 accepting.push(tokio::task::spawn_local(accept(Rc::clone(&worker), entrance)));
             }
+            Order::Take { stream, peer, entrance } => match stream.attach() {
+                Ok(stream) => connection::begin(&worker, stream, peer, entrance),
+                Err(error) => tracing::warn!(%error, "a connection that was passed on is lost"),
+            },
             Order::StopAccepting => accepting.drain(..).for_each(|task| task.abort()),
             Order::Gate { service, command } => {
                 if let Some(service) = worker.table().named(&service) {
@@ -326,28 +339,35 @@ async fn accept(worker: Rc<Worker>, entrance: Arc<Entrance>) {
         }
     };
     loop {
-        if let Err(error) = listening.ready().await {
-            tracing::error!(%error, address = %entrance.address, "a worker stopped accepting here");
-            return;
-        }
-        if worker.loads.leads(worker.number) {
-            tokio::time::sleep(COURTESY).await;
-        }
-        match listening.accept() {
-            Ok(Some((stream, peer))) => {
+        match listening.accept().await {
+            Ok((stream, peer)) => {
                 if worker.loads.total() >= worker.table().plan.callers.max_connections {
                     count_end(&worker, "too_many_connections");
-                    drop(stream);
+                    connection::refuse(stream);
                     continue;
                 }
-                connection::begin(&worker, stream, peer, Arc::clone(&entrance));
+                match worker.loads.behind(worker.number).and_then(|other| worker.peers.get(other)) {
+                    Some(other) => pass_on(other, stream, peer, &entrance),
+                    None => connection::begin(&worker, stream, peer, Arc::clone(&entrance)),
+                }
             }
-            Ok(None) => {}
             Err(error) => {
                 count_end(&worker, "accept");
                 tracing::warn!(%error, "accepting failed");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
+    }
+}
+
+fn pass_on(
+    other: &mpsc::UnboundedSender<Order>,
+    stream: Stream,
+    peer: Option<SocketAddr>,
+    entrance: &Arc<Entrance>,
+) {
+    // A worker that has stopped takes nothing any more; the process is ending then.
+    if let Ok(stream) = stream.detach() {
+        let _ = other.send(Order::Take { stream, peer, entrance: Arc::clone(entrance) });
     }
 }

@@ -37,6 +37,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: usize = 256 * 1024;
 
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\nsegue-error: too_many_connections\r\n\r\n";
+
 /// A connection between two periods of use.
 struct Rested {
     stream: Stream,
@@ -192,6 +194,14 @@ async fn sniff(stream: &mut Stream, caller: &Caller) -> Option<(bool, Bytes)> {
         if compared == PREFACE.len() {
             return Some((true, read.freeze()));
         }
+    }
+}
+
+/// Says that there is no room, if the first packet of an answer fits into the socket's buffer, which on
+/// a fresh connection it does.
+pub fn refuse(stream: Stream) {
+    if let Stream::Tcp(tcp) = &stream {
+        let _ = tcp.try_write(NO_ROOM);
     }
 }
 
