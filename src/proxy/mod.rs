@@ -19,6 +19,8 @@ pub mod tunnel;
 
 pub mod respond;
 
+pub mod crew;
+pub mod gates;
 pub mod plan;
 pub mod report;
 pub mod service;

@@ -264,12 +264,13 @@ impl Worker {
     }
 }
 
-/// Runs a worker until it is told to stop.
-pub fn run(start: Start) -> std::io::Result<()> {
+/// Runs a worker until it is told to stop. `ready` is called once it can take orders.
+pub fn run(start: Start, ready: impl FnOnce()) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     let (worker, orders) = Worker::new(start, Instant::now());
+    ready();
     runtime.block_on(serve(worker, orders));
     Ok(())
 }

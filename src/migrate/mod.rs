@@ -1,0 +1,3 @@
+//! Moving a service from one instance to the other.
+
+pub mod switchover;

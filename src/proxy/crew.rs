@@ -1,0 +1,111 @@
+//! The workers, as the control plane sees them.
+
+use std::sync::Arc;
+use std::sync::mpsc as sync_mpsc;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::plan::Plan;
+use super::report::Report;
+use super::worker::{self, Loads, Order, Start, Told};
+use crate::tee::lane::Lane;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CrewError {
+    #[error("starting a worker: {0}")]
+    Start(#[from] std::io::Error),
+    #[error("the lane has no thread")]
+    NoLane,
+}
+
+/// All workers of the process.
+pub struct Crew {
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    loads: Arc<Loads>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    /// Starts the workers; none of them accepts yet.
+    pub fn start(
+        workers: usize,
+        plan: &Arc<Plan>,
+        lane: &Lane,
+        told: &mpsc::UnboundedSender<Told>,
+    ) -> Result<Self, CrewError> {
+        let loads = Loads::new(workers);
+        let (orders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
+        let mut threads = Vec::new();
+        for (number, inbox) in inboxes.into_iter().enumerate() {
+            let start = Start {
+                number,
+                peers: orders.clone(),
+                plan: Arc::clone(plan),
+                lane: lane.handle(number).ok_or(CrewError::NoLane)?,
+                loads: Arc::clone(&loads),
+                told: told.clone(),
+                orders: inbox,
+            };
+            let (started, ready) = sync_mpsc::channel();
+            let run = move || {
+                if let Err(error) = worker::run(start, || drop(started.send(Ok(())))) {
+                    tracing::error!(%error, number, "a worker could not start");
+                }
+            };
+            threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(run)?);
+            // The sender is dropped unused when the worker fails before it is ready.
+            ready.recv().unwrap_or_else(|_| Err(std::io::Error::other("its runtime could not be built")))?;
+        }
+        Ok(Self { orders, loads, threads })
+    }
+
+    pub fn len(&self) -> usize {
+        self.orders.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.orders.is_empty()
+    }
+
+    /// Connections of callers, over all workers.
+    pub fn connections(&self) -> usize {
+        self.loads.total()
+    }
+
+    /// Gives every worker an order. One that has stopped needs none.
+    pub fn order(&self, order: impl Fn() -> Order) {
+        for worker in &self.orders {
+            let _ = worker.send(order());
+        }
+    }
+
+    /// Asks every worker, and collects what they answer.
+    pub async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Order) -> Vec<T> {
+        let mut answers = Vec::with_capacity(self.orders.len());
+        for worker in &self.orders {
+            let (reply, answer) = oneshot::channel();
+            if worker.send(question(reply)).is_ok() {
+                answers.push(answer);
+            }
+        }
+        let mut all = Vec::with_capacity(answers.len());
+        for answer in answers {
+            all.extend(answer.await.ok());
+        }
+        all
+    }
+
+    pub async fn report(&self) -> Vec<Report> {
+        self.ask(Order::Report).await
+    }
+
+    /// Stops the workers and waits for their threads. What is still open is dropped.
+    pub fn stop(mut self) {
+        self.order(|| Order::Stop);
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so by itself.
+            let _ = thread.join();
+        }
+    }
+}
