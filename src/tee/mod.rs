@@ -1,1 +1,8 @@
-//! (module comment)
+//! The shadow's lane, never on a caller's path: which reads are copied, within which limits, and how
+//! the two answers compare.
+//!
+//! What is here decides and counts; it does no I/O and reads no clock.
+
+pub mod sample;
+pub mod session;
+pub mod skip;
