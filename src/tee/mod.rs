@@ -3,6 +3,8 @@
 //!
 //! What is here decides and counts; it does no I/O and reads no clock.
 
+pub mod breaker;
+pub mod budget;
 pub mod sample;
 pub mod session;
 pub mod skip;
