@@ -5,6 +5,7 @@
 
 pub mod breaker;
 pub mod budget;
+pub mod compare;
 pub mod sample;
 pub mod session;
 pub mod skip;
