@@ -268,17 +268,17 @@ mod tests {
     fn requests_a_second_are_limited() {
         let fixture = Fixture::new(&limits(100, u64::MAX, 10), u64::MAX);
         // One second's worth at once, then 100 a second.
-        let passed = fixture.passed(1, 0..2_000);
-        assert!((299..=300).contains(&passed), "{passed}");
-        assert_eq!(fixture.take(1, 2_000).unwrap_err(), Skip::RateLimit);
+        let passed = fixture.passed(1, 0..2_001);
+        assert!((299..=301).contains(&passed), "{passed}");
+        assert_eq!(fixture.take(1, 2_001).unwrap_err(), Skip::RateLimit);
     }
 
     #[test]
     fn bytes_a_second_are_limited() {
         let fixture = Fixture::new(&limits(u32::MAX, 64_000, 10), u64::MAX);
-        let passed = fixture.passed(640, 0..3_000);
+        let passed = fixture.passed(640, 0..3_001);
         assert!((398..=401).contains(&passed), "{passed}");
-        assert_eq!(fixture.take(640, 3_000).unwrap_err(), Skip::ByteLimit);
+        assert_eq!(fixture.take(640, 3_001).unwrap_err(), Skip::ByteLimit);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Sampler {
     }
 }
 
-/// A number that looks random, from a counter: the finaliser of SplitMix64.
+/// A number that looks random, from a counter: the finaliser of `SplitMix64`.
 const fn mix(seed: u64, counter: u64) -> u64 {
     let mut z = seed.wrapping_add(counter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -203,12 +203,19 @@ mod tests {
         for parts in [20_000, 12_345, 700_001] {
             let sampler = sampler(parts, 7);
             let (threads, each) = (4, 50_003);
+            let start = std::sync::Barrier::new(threads as usize);
             let picked: u64 = std::thread::scope(|scope| {
                 let workers: Vec<_> = (0..threads)
-                    .map(|_| scope.spawn(|| (0..each).map(|_| u64::from(sampler.pick())).sum::<u64>()))
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            (0..each).map(|_| u64::from(sampler.pick())).sum::<u64>()
+                        })
+                    })
                     .collect();
                 workers.into_iter().map(|worker| worker.join().unwrap()).sum()
             });
+            assert_eq!(sampler.eligible(), threads * each);
             assert!(within_one(picked, threads * each, parts), "{picked} at {parts}");
         }
     }
@@ -244,6 +251,19 @@ mod tests {
         // χ² beyond the 99.999 % points of 19 and 399 degrees of freedom.
         assert!(chi2(&single) < 59.0, "{}", chi2(&single));
         assert!(chi2(&pairs) < 530.0, "{}", chi2(&pairs));
+    }
+
+    #[test]
+    fn strata_of_unequal_length_leave_no_ticket_out() {
+        // At 30 % a period of ten tickets has strata of 4, 3 and 3.
+        let sampler = sampler(300_000, 13);
+        let periods = 30_000;
+        for place in 0..10 {
+            let picked = (0..periods).filter(|n| sampler.is_pick(n * 10 + place)).count() as f64;
+            let expected = periods as f64 / if place < 4 { 4.0 } else { 3.0 };
+            // σ is at most 82.
+            assert!((picked - expected).abs() < 500.0, "place {place}: {picked}");
+        }
     }
 
     #[test]

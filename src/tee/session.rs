@@ -67,10 +67,7 @@ impl SessionKeySource {
 fn address(client: IpAddr) -> SessionKeyRef<'static> {
     match client.to_canonical() {
         IpAddr::V4(v4) => SessionKeyRef::V4(v4.octets()),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-            SessionKeyRef::V6Network([a, b, c, d, e, f, g, h])
-        }
+        IpAddr::V6(v6) => SessionKeyRef::V6Network(((v6.to_bits() >> 64) as u64).to_be_bytes()),
     }
 }
 
@@ -102,8 +99,7 @@ impl SessionSampler {
             return false;
         }
         let hash = blake3::keyed_hash(&self.key, session);
-        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-        let place = u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        let place = hash.as_bytes().first_chunk().map_or(0, |first| u128::from(u64::from_le_bytes(*first)));
         // The session's place in 0..WHOLE, rounded down: below `parts` for exactly that share.
         ((place * u128::from(Percent::WHOLE)) >> 64) < u128::from(self.parts)
     }
@@ -124,8 +120,8 @@ mod tests {
         SessionSampler::new(Percent::new(percent).unwrap(), b"secret")
     }
 
-    fn source(key: SessionKey) -> SessionKeySource {
-        SessionKeySource::new(&key).unwrap()
+    fn source(key: &SessionKey) -> SessionKeySource {
+        SessionKeySource::new(key).unwrap()
     }
 
     fn cookies(lines: &[&'static str]) -> HeaderMap {
@@ -134,7 +130,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_higher_percentage_keeps_the_sessions_it_had(key: Vec<u8>, low in 0.0..100.0, more in 0.0..100.0) {
+        fn a_higher_percentage_keeps_the_sessions_it_had(key: Vec<u8>, low in 0.0_f64..100.0, more in 0.0_f64..100.0) {
             let high = (low + more).min(100.0);
             prop_assert!(!sampler(low).pick(&key) || sampler(high).pick(&key));
             prop_assert!(sampler(100.0).pick(&key));
@@ -145,7 +141,7 @@ mod tests {
         fn any_cookie_header_is_survived(value: Vec<u8>) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 let headers = HeaderMap::from_iter([(COOKIE, value)]);
-                source(SessionKey::Cookie("sid".into())).key(&headers, None);
+                source(&SessionKey::Cookie("sid".into())).key(&headers, None);
             }
         }
     }
@@ -170,12 +166,12 @@ mod tests {
     fn the_choice_survives_a_new_version() {
         // Fixed for good: a session must not change sides because Segue was upgraded.
         let picked: Vec<u8> = (0..40).filter(|id| sampler(20.0).pick(&[*id])).collect();
-        assert_eq!(picked, []);
+        assert_eq!(picked, [2, 4, 8, 15, 18, 20, 23, 24, 29, 30]);
     }
 
     #[test]
     fn cookies_are_found_by_their_whole_name() {
-        let sid = source(SessionKey::Cookie("sid".into()));
+        let sid = source(&SessionKey::Cookie("sid".into()));
         let found = |lines| {
             let headers = cookies(lines);
             sid.key(&headers, None).map(|key| String::from_utf8(key.as_bytes().to_vec()).unwrap())
@@ -191,13 +187,13 @@ mod tests {
 
     #[test]
     fn headers_and_addresses_are_keys_too() {
-        let user = source(SessionKey::Header("X-User".into()));
+        let user = source(&SessionKey::Header("X-User".into()));
         let headers =
             HeaderMap::from_iter([(HeaderName::from_static("x-user"), HeaderValue::from_static(" 7 "))]);
         assert_eq!(user.key(&headers, None), Some(SessionKeyRef::Text(b"7")));
         assert_eq!(user.key(&HeaderMap::new(), None), None);
 
-        let client = source(SessionKey::ClientAddress);
+        let client = source(&SessionKey::ClientAddress);
         let key = |address: &str| client.key(&headers, Some(address.parse().unwrap()));
         assert_eq!(client.key(&headers, None), None);
         assert_eq!(key("10.0.0.1"), key("::ffff:10.0.0.1"));

@@ -205,6 +205,13 @@ mod tests {
     }
 
     #[test]
+    fn what_never_took_part_in_the_sampling_is_told_apart() {
+        let outside: Vec<_> =
+            Skip::ALL.into_iter().filter(|reason| reason.stage() == Stage::NotEligible).collect();
+        assert_eq!(outside, [Skip::Off, Skip::Stopped, Skip::NoShadow, Skip::Write, Skip::SessionKeyMissing]);
+    }
+
+    #[test]
     fn merged_counts_are_the_sums() {
         let mut all = TeeCounts::default();
         for worker in 1..=3 {

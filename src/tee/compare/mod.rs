@@ -52,7 +52,7 @@ pub enum Verdict {
     ShadowAborted,
     /// The shadow gave no answer: connect error, time-out, malformed head.
     ShadowError,
-    /// The shadow's answer was cut at the tee's own limit.
+    /// The shadow's answer was cut at the tee's own limit, and the source's is at least as long.
     AnswerTooLarge,
 }
 
@@ -155,7 +155,7 @@ pub fn compare(asked: &Asked, source: &Outcome, shadow: &Outcome) -> Comparison 
         differences.push(Difference::new("status", ours.status.as_str(), theirs.status.as_str()));
     }
     let headers = HeaderDifferences::find(&ours.noted, &theirs.noted, &mut differences);
-    let body = asked.method != Method::HEAD && !Digest::same(source.body.as_ref(), shadow.body.as_ref());
+    let body = !Digest::same(source.body.as_ref(), shadow.body.as_ref());
     if body {
         differences.push(Difference::of_bodies(source.body.as_ref(), shadow.body.as_ref()));
     }
@@ -172,8 +172,11 @@ pub fn compare(asked: &Asked, source: &Outcome, shadow: &Outcome) -> Comparison 
 /// it.
 fn incomplete(source: &Outcome, shadow: &Outcome) -> Option<Verdict> {
     let answered = |side: &Outcome| side.head.is_some();
+    let length = |side: &Outcome| side.body.map_or(0, |digest| digest.length);
     Some(match (source.end, shadow.end) {
         (End::Complete, End::Complete) => return None,
+        // Cut, but longer than the source's already: that much can be compared.
+        (End::Complete, End::TooLarge) if length(shadow) > length(source) => return None,
         (End::Complete, End::TooLarge) => Verdict::AnswerTooLarge,
         (End::Complete, _) if answered(shadow) => Verdict::ShadowAborted,
         (End::Complete, _) => Verdict::ShadowError,

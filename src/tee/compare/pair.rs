@@ -17,12 +17,15 @@ pub struct Pair {
     pub id: u64,
     #[serde(rename = "at_unix_ms", serialize_with = "unix_millis")]
     pub at: SystemTime,
+    #[serde(serialize_with = "name")]
     pub service: Arc<str>,
     pub method: String,
     /// Redacted.
     pub path: String,
     pub generation: u64,
+    #[serde(serialize_with = "name")]
     pub source_instance: Arc<str>,
+    #[serde(serialize_with = "name")]
     pub shadow_instance: Arc<str>,
     pub verdict: Verdict,
     pub differences: Vec<Difference>,
@@ -88,6 +91,10 @@ impl Times {
 fn unix_millis<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     serializer.serialize_u64(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn name<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name)
 }
 
 /// The latest pairs of a service, bounded. Mismatches have a ring of their own: a rare one has to be

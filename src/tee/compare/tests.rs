@@ -38,7 +38,7 @@ fn silent(end: End) -> Outcome {
 }
 
 fn ended(end: End) -> Outcome {
-    Outcome { end, ..answer(200, &[], "partial") }
+    Outcome { end, ..answer(200, &[], "hel") }
 }
 
 fn verdict(asked: &Asked, source: &Outcome, shadow: &Outcome) -> Verdict {
@@ -150,6 +150,7 @@ fn a_login_where_the_source_knew_the_caller_is_a_missing_session() {
     // A shadow that lets somebody in whom the source refuses is a fault.
     assert_eq!(verdict(&known, &answer(401, &[], ""), &page), Verdict::MismatchStatus);
     assert_eq!(verdict(&known, &redirect("/login"), &page), Verdict::MismatchStatus);
+    assert_eq!(verdict(&known, &answer(404, &[], ""), &answer(401, &[], "")), Verdict::MismatchStatus);
 }
 
 #[test]
@@ -185,6 +186,16 @@ fn what_did_not_end_is_nobodys_mismatch() {
 }
 
 #[test]
+fn an_endless_answer_is_a_mismatch_though_it_was_cut() {
+    let endless = Outcome { end: End::TooLarge, ..answer(200, &[], "hello hello hello") };
+    assert_eq!(verdict(&get(), &answer(200, &[], "hello"), &endless), Verdict::MismatchBody);
+    assert_eq!(
+        verdict(&get(), &answer(200, &[], "hello hello hello hello"), &endless),
+        Verdict::AnswerTooLarge
+    );
+}
+
+#[test]
 fn labels_are_distinct_and_only_three_verdicts_are_mismatches() {
     let mut labels: Vec<_> = Verdict::ALL.iter().map(|v| v.as_str()).collect();
     labels.sort_unstable();
@@ -201,6 +212,7 @@ fn secrets_are_not_shown() {
         ("/a/b", "/a/b"),
         ("/a?token=s3cret&page=2&s3cret&&x=", "/a?token=*&page=*&*&&x=*"),
         ("/a?b=c=d#s3cret", "/a?b=*"),
+        ("/a#s3cret", "/a"),
         ("https://me:s3cret@host/x?code=1", "https://host/x?code=*"),
         ("//s3cret@host", "//host"),
         ("/a//b@c", "/a//b@c"),
