@@ -75,7 +75,8 @@ fn is_method(name: &str) -> bool {
 mod tests {
     use prost_reflect::prost::Message;
     use prost_reflect::prost_types::{
-        DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, MethodOptions, ServiceDescriptorProto,
+        DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, MethodOptions,
+        ServiceDescriptorProto,
     };
 
     use super::*;
@@ -85,7 +86,10 @@ mod tests {
             name: Some(name.into()),
             input_type: Some(".p.M".into()),
             output_type: Some(".p.M".into()),
-            options: Some(MethodOptions { idempotency_level: Some(level.into()), ..MethodOptions::default() }),
+            options: Some(MethodOptions {
+                idempotency_level: Some(level.into()),
+                ..MethodOptions::default()
+            }),
             client_streaming: Some(streaming.0),
             server_streaming: Some(streaming.1),
         }
@@ -115,7 +119,8 @@ mod tests {
 
     #[test]
     fn only_unary_methods_without_side_effects_are_taken_from_the_set() {
-        let methods = Methods::new(&["p.S/Do".into(), "/q.T/Get".into(), "p.S/Get".into()], Some(&set())).unwrap();
+        let methods =
+            Methods::new(&["p.S/Do".into(), "/q.T/Get".into(), "p.S/Get".into()], Some(&set())).unwrap();
         let expected = [
             ("/p.S/Do".to_owned(), Reason::GrpcListed),
             ("/p.S/Get".into(), Reason::GrpcNoSideEffects),
