@@ -6,10 +6,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod credentials;
 pub mod migrate;
 pub mod net;
-
 pub mod proxy;
 pub mod record;
 pub mod store;

@@ -4,8 +4,9 @@
 //! anywhere in the document makes it a write. What has no document in sight (persisted and stored queries) is unknown,
 //! hence a write. So is a member that the protocol does not have: `Query` means `query` to some servers.
 //!
-//! The parser is `graphql-parser`, which bounds its own recursion (50 open brackets). [`readable`] keeps from it what
-//! it would read differently from others, and the one input that makes it panic.
+//! The parser is `graphql-parser`, which gives up at 50 open brackets: that takes 256 KiB of stack, 1.5 MiB in a
+//! debug build. [`readable`] keeps from it what it would read differently from others, and the one input that makes
+//! it panic.
 
 use graphql_parser::query::{Definition, OperationDefinition, parse_query};
 use http::{HeaderMap, Method};
@@ -231,7 +232,7 @@ mod tests {
         }
     }
 
-    /// On the smallest stack that a thread is likely to have; an overflow would kill the test.
+    /// On the stack that a thread has unless told otherwise; an overflow would kill the test.
     #[test]
     fn depth_cannot_overflow_the_stack() {
         let hostile = [
@@ -246,7 +247,7 @@ mod tests {
         ];
         let classify = move || hostile.iter().map(|text| document(text).is_ok()).collect::<Vec<_>>();
         let read =
-            std::thread::Builder::new().stack_size(512 * 1024).spawn(classify).unwrap().join().unwrap();
+            std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(classify).unwrap().join().unwrap();
         assert_eq!(read, [false, true, true, false, false, false, false, false]);
     }
 
@@ -328,7 +329,6 @@ mod tests {
             Just(","),
             Just("# query {a} \" \"\"\" {\n"),
             Just("#\r"),
-            Just("\u{feff}")
         ];
         prop::collection::vec(one, 1..4).prop_map(|parts| parts.concat())
     }
@@ -341,7 +341,8 @@ mod tests {
             Just("mutation".into()),
             Just("null".into()),
             Just(r#""mutation { a } \" \\""#.into()),
-            Just(r#""""""#.into()),
+            Just("\"\"".into()),
+            Just("\"\"\"\"\"\"".into()),
             Just(r#"""" mutation {a} " "" \""" \\""" """"#.into()),
             "[ -~&&[^\"\\\\]]{0,12}".prop_map(|text| format!("\"{text}\"")),
         ];
@@ -362,23 +363,20 @@ mod tests {
             Just("fragment"),
             Just("on_")
         ];
-        let field = (name, prop::option::of(value())).prop_map(|(name, argument)| {
-            let mut tokens = vec![name.to_owned()];
-            if let Some(value) = argument {
-                tokens.extend(["(".into(), "x".into(), ":".into(), value, ")".into()]);
-            }
-            tokens
-        });
-        field
-            .prop_recursive(3, 8, 2, |inner| {
-                (inner.clone(), prop::collection::vec(inner, 1..3)).prop_map(|(mut head, inner)| {
-                    head.push("{".into());
-                    head.extend(inner.into_iter().flatten());
-                    head.push("}".into());
-                    head
-                })
+        let leaf = (name, prop::option::of(value()))
+            .prop_map(|(name, argument)| {
+                let mut tokens = vec![name.to_owned()];
+                if let Some(value) = argument {
+                    tokens.extend(["(".into(), "x".into(), ":".into(), value, ")".into()]);
+                }
+                tokens
             })
-            .prop_map(|fields| [vec!["{".into()], fields, vec!["}".into()]].concat())
+            .boxed();
+        let field = leaf.clone().prop_recursive(3, 8, 2, move |inner| {
+            (leaf.clone(), prop::collection::vec(inner, 1..3))
+                .prop_map(|(head, inner)| [head, vec!["{".into()], inner.concat(), vec!["}".into()]].concat())
+        });
+        field.prop_map(|field| [vec!["{".into()], field, vec!["}".into()]].concat())
     }
 
     fn definition(keyword: &'static str) -> impl Strategy<Value = Vec<String>> {

@@ -185,7 +185,8 @@ mod tests {
         ] {
             assert!(found(path).is_some(), "{path}");
         }
-        assert_eq!(found("/a/signOut"), Some("Out"));
+        assert_eq!(found("/sign-out"), Some("out"));
+        assert_eq!(found("/a/signOut/b"), Some("signOut"));
     }
 
     #[test]
