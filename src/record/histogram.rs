@@ -48,6 +48,20 @@ pub(super) struct Latency<C: Counter, const DIGITS: u8> {
     pub(super) clamped: u64,
 }
 
+/// One kind of duration on its own, such as how long requests were parked.
+#[derive(Clone, Debug, Default)]
+pub struct Durations(Latency<u64, 3>);
+
+impl Durations {
+    pub fn record(&mut self, took: Duration) {
+        self.0.record(took);
+    }
+
+    pub fn summary(&self) -> Summary {
+        self.0.summary()
+    }
+}
+
 impl<C: Counter, const DIGITS: u8> Default for Latency<C, DIGITS> {
     fn default() -> Self {
         Self { histogram: None, clamped: 0 }
