@@ -81,7 +81,7 @@ pub(super) enum Fault {
     Status(StatusCode),
     #[error("the answer broke off: {}", with_cause(.0))]
     Body(hyper::Error),
-    #[error("the answer is not what was asked for: {got} bytes came, {expected} were due")]
+    #[error("the answer is not what was asked for: {got} bytes came, these {expected} were due")]
     Wrong { got: usize, expected: usize },
 }
 
@@ -229,8 +229,11 @@ async fn read(answer: http::Response<Incoming>, request: &Request) -> Result<(),
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(Fault::Body)?.into_data() {
             length += data.len();
-            // Beyond what was expected it is wrong already; an endless body must not be kept.
-            if request.expected.as_ref().is_some_and(|expected| length <= expected.len()) {
+            if let Some(expected) = &request.expected {
+                if length > expected.len() {
+                    // It may go on for ever.
+                    return Err(Fault::Wrong { got: length, expected: expected.len() });
+                }
                 got.extend_from_slice(&data);
             }
         }

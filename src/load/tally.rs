@@ -12,7 +12,7 @@ use super::lanes::Due;
 /// Failures that are described; the others are only counted.
 const DESCRIBED: usize = 20;
 /// Latency is kept in microseconds up to this; longer ones count as this long.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// Counts of a load under way.
 #[derive(Debug)]
@@ -65,6 +65,11 @@ fn empty() -> Histogram<u64> {
     let mut histogram = Histogram::new(3).unwrap_or_else(|_| unreachable!("three digits are allowed"));
     histogram.auto(true);
     histogram
+}
+
+fn record(histogram: &mut Histogram<u64>, micros: u64) {
+    // It grows as far as `LONGEST` needs, so nothing is refused.
+    let _ = histogram.record(micros);
 }
 
 /// What a run did and met.
@@ -164,8 +169,8 @@ impl Tally {
                 }
                 let latency = now.saturating_duration_since(due.at);
                 let micros = latency.min(LONGEST).as_micros() as u64;
-                self.report.latency.saturating_record(micros);
-                self.live.interval.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+                record(&mut self.report.latency, micros);
+                record(&mut self.live.interval.lock().unwrap_or_else(PoisonError::into_inner), micros);
                 if self.report.slowest.as_ref().is_none_or(|slowest| slowest.latency < latency) {
                     self.report.slowest =
                         Some(Slowest { latency, due: after_start, request: request.to_string() });

@@ -172,9 +172,10 @@ fn tagged(request: &Request<Incoming>) -> Answer {
             .to_str()
             .is_ok_and(|tags| tags.split(',').map(str::trim).any(|tag| tag == content::TAG || tag == "*"))
     });
-    let mut answer = match known {
-        true => empty(StatusCode::NOT_MODIFIED),
-        false => whole(TEXT, Bytes::from_static(content::TAGGED)),
+    let mut answer = if known {
+        empty(StatusCode::NOT_MODIFIED)
+    } else {
+        whole(TEXT, Bytes::from_static(content::TAGGED))
     };
     answer.headers_mut().insert(header::ETAG, HeaderValue::from_static(content::TAG));
     answer

@@ -15,6 +15,7 @@ const PERIOD: u64 = 1 << 16;
 
 static PATTERN: [u8; PERIOD as usize] = pattern();
 
+#[allow(clippy::large_stack_arrays, reason = "evaluated by the compiler alone")]
 const fn pattern() -> [u8; PERIOD as usize] {
     let mut pattern = [b'\n'; PERIOD as usize];
     let mut state: u32 = 1;
@@ -50,9 +51,9 @@ pub fn bytes(n: u64) -> Bytes {
 /// Answer of `GET /item/{id}`: JSON that is the same whenever and whomever one asks.
 pub fn item(id: &str) -> String {
     // FNV-1a: stable over versions and machines, which the standard hasher does not promise.
-    let hash = id
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     let quoted = serde_json::Value::from(id);
     let (price, stock) = (hash % 100_000, (hash >> 32) % 1000);
     format!("{{\"id\":{quoted},\"name\":\"item {hash:016x}\",\"price_cents\":{price},\"stock\":{stock}}}")

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::quantity::duration;
 
 /// The longest delay that a tail may draw; beyond it a sample says nothing that a hang would not.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// `const:5ms`, `uniform:1ms..10ms`, `exp:5ms` (mean), `lognormal:5ms,1.0` (median, sigma).
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -42,7 +42,9 @@ impl Delay {
         let seconds = match *self {
             Self::None => return Duration::ZERO,
             Self::Constant(always) => return always,
-            Self::Uniform { from, to } => from.as_secs_f64() + random.f64() * (to - from).as_secs_f64(),
+            Self::Uniform { from, to } => {
+                from.as_secs_f64() + random.f64() * (to.as_secs_f64() - from.as_secs_f64())
+            }
             // 1 - f64() lies in (0, 1], so the logarithm is finite.
             Self::Exponential { mean } => -(1.0 - random.f64()).ln() * mean.as_secs_f64(),
             Self::LogNormal { median, sigma } => {
@@ -128,7 +130,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for text in ["", "5ms", "const:", "const:5", "uniform:9ms..1ms", "exp:x", "lognormal:5ms", "lognormal:5ms,-1"] {
+        for text in
+            ["", "5ms", "const:", "const:5", "uniform:9ms..1ms", "exp:x", "lognormal:5ms", "lognormal:5ms,-1"]
+        {
             assert!(text.parse::<Delay>().is_err(), "{text}");
         }
     }

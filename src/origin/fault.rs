@@ -203,7 +203,8 @@ impl Faults {
     pub fn strike_connection(&self) -> bool {
         self.armed_any() && {
             let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut connection = armed.iter_mut().filter(|armed| armed.fault.kind == FaultKind::HangAfterAccept);
+            let mut connection =
+                armed.iter_mut().filter(|armed| armed.fault.kind == FaultKind::HangAfterAccept);
             connection.any(|armed| {
                 armed.save();
                 armed.spend()
@@ -301,8 +302,10 @@ mod tests {
     #[test]
     fn faults_that_collide_keep_their_rates_and_delays_join_in() {
         let faults = Faults::default();
-        let parsed: Vec<Fault> =
-            ["hang@10", "reset@20", "extra-latency=1ms@100"].iter().map(|text| text.parse().unwrap()).collect();
+        let parsed: Vec<Fault> = ["hang@10", "reset@20", "extra-latency=1ms@100"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
         faults.set(&parsed);
         let strikes: Vec<Strike> = (0..1001).map(|_| faults.strike_request()).collect();
         let count = |kind| strikes.iter().filter(|strike| strike.fault == Some(kind)).count();

@@ -122,7 +122,9 @@ impl Shared {
             let whole = pending.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
             for line in pending.drain(..whole).as_slice().split(|&byte| byte == b'\n') {
                 // Without an instance the line was torn: its write was never answered.
-                if let Some((key, _instance)) = str::from_utf8(line).ok().and_then(|line| line.split_once(' ')) {
+                if let Some((key, _instance)) =
+                    str::from_utf8(line).ok().and_then(|line| line.split_once(' '))
+                {
                     *self.counts.entry(key.to_owned()).or_default() += 1;
                 }
             }

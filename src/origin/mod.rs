@@ -32,6 +32,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -139,7 +140,8 @@ impl Origin {
     pub fn start(settings: OriginSettings) -> Result<Running, OriginError> {
         let name = settings.name;
         // A space would break the ledger's lines.
-        if let Some(name) = name.as_ref().filter(|name| name.contains(' ') || HeaderValue::try_from(*name).is_err())
+        if let Some(name) =
+            name.as_ref().filter(|name| name.contains(' ') || HeaderValue::try_from(*name).is_err())
         {
             return Err(OriginError::Name(name.clone()));
         }
@@ -161,13 +163,13 @@ impl Origin {
             name,
             seed: settings.seed,
             counters: (0..workers).map(|_| Arc::default()).collect(),
-            loads: (0..workers).map(|_| Default::default()).collect(),
+            loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             signal: watch::Sender::new(Signal { phase: Phase::Serve, listening: true }),
             // Not zero: the kernel gives pages of zeros only when they are touched.
             _ballast: vec![1; settings.memory.as_usize()],
         });
         shared.set_faults(&settings.faults).map_err(OriginError::Faults)?;
-        let threads = worker::start(&shared, settings.grace).inspect_err(|_| shared.enter(Phase::Kill))?;
+        let threads = worker::start(&shared, settings.grace).inspect_err(|_| shared.end(Phase::Kill))?;
         Ok(Running { shared, threads })
     }
 }
@@ -208,7 +210,7 @@ impl Running {
 
     /// Stops listening, finishes what is in flight (within the grace), and ends. Blocks until then.
     pub fn stop(mut self) {
-        self.shared.enter(Phase::Drain);
+        self.shared.end(Phase::Drain);
         self.join();
     }
 
@@ -227,7 +229,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shared.enter(Phase::Kill);
+        self.shared.end(Phase::Kill);
         self.join();
     }
 }

@@ -73,7 +73,10 @@ impl Bound {
     /// it, which closing does not; a Unix socket is moved out of sight.
     pub fn refuse(&self) -> io::Result<()> {
         match &self.address {
-            Address::Tcp(_) => self.socket.shutdown(std::net::Shutdown::Both),
+            Address::Tcp(_) => {
+                self.socket.shutdown(std::net::Shutdown::Both)?;
+                self.claim_port()
+            }
             Address::Unix(path) => std::fs::rename(path, hidden(path)),
         }
     }
@@ -81,16 +84,18 @@ impl Bound {
     /// Undoes [`Bound::refuse`].
     pub fn listen_again(&self) -> io::Result<()> {
         match &self.address {
-            Address::Tcp(address) => {
-                // A port that the kernel chose was given back on shutdown; one that was asked for
-                // was kept, and binding again says so.
-                match self.socket.bind(&SockAddr::from(*address)) {
-                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
-                    bound => bound?,
-                }
-                self.socket.listen(BACKLOG)
-            }
+            Address::Tcp(_) => self.socket.listen(BACKLOG),
             Address::Unix(path) => std::fs::rename(hidden(path), path),
+        }
+    }
+
+    /// A port that the kernel chose is given back on shutdown, one that was asked for is kept, and
+    /// binding again says so.
+    fn claim_port(&self) -> io::Result<()> {
+        let Address::Tcp(address) = &self.address else { return Ok(()) };
+        match self.socket.bind(&SockAddr::from(*address)) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            bound => bound,
         }
     }
 }

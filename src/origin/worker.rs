@@ -78,7 +78,7 @@ impl Shared {
         let mut changed = Ok(());
         // The change happens under the channel's lock, so that two callers cannot interleave.
         self.signal.send_if_modified(|signal| {
-            if signal.listening == listen {
+            if signal.listening == listen || signal.phase != Phase::Serve {
                 return false;
             }
             changed = if listen { self.bound.listen_again() } else { self.bound.refuse() };
@@ -88,8 +88,16 @@ impl Shared {
         changed
     }
 
-    pub fn enter(&self, phase: Phase) {
-        self.signal.send_if_modified(|signal| mem::replace(&mut signal.phase, phase) != phase);
+    /// Begins to end. From here on new connections are refused, instead of waiting for nobody.
+    pub fn end(&self, phase: Phase) {
+        self.signal.send_if_modified(|signal| {
+            if signal.listening {
+                // If it cannot be refused now, it will be when the last worker has closed it.
+                let _ = self.bound.refuse();
+                signal.listening = false;
+            }
+            mem::replace(&mut signal.phase, phase) != phase
+        });
     }
 
     fn load(&self, worker: usize) -> usize {
@@ -251,7 +259,7 @@ pub(super) fn start(
         threads.push(thread.map_err(OriginError::Worker)?);
     }
     drop(started);
-    for begun in begun {
+    for begun in begun.iter().take(threads.len()) {
         begun.map_err(OriginError::Worker)?;
     }
     Ok(threads)
