@@ -1,1 +1,3 @@
-//! wip
+//! One file per verb.
+
+pub mod origin;
