@@ -303,6 +303,7 @@ mod tests {
             "query=mutation%7Ba%7D",
             "query=%6dutation{a}",
             "query={a}&query=mutation{a}",
+            "query=mutation{a}&query={a}",
             "query={a}&%71uery=mutation{a}",
             "query={a};query=mutation{a}",
             "query={a(x:\"%u0022\")}",

@@ -154,6 +154,7 @@ fn opted_in_requests_are_claimed() {
         ("POST /graphql\nContent-Type: text/plain", write(Reason::BodyType)),
         ("POST /graphql", write(Reason::BodyType)),
         ("POST /graphql\nContent-Type: application/json\nContent-Type: text/plain", write(Reason::BodyType)),
+        ("POST /graphql\nContent-Type: text/plain\nContent-Type: application/json", write(Reason::BodyType)),
         ("POST /graphql?query={a}\nContent-Type: application/json", write(Reason::GraphqlMalformed)),
         ("POST /graphql/x\nContent-Type: application/json", write(Reason::UnsafeMethod)),
         ("PUT /graphql\nContent-Type: application/json", write(Reason::UnsafeMethod)),
