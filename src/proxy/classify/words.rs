@@ -157,6 +157,7 @@ mod tests {
             "/deleteuser",
             "/deLeteUser",
             "/rEsEt",
+            "/cancel2",
             "/HTTPDelete",
             "/items/7/delete",
             "/unsubscribe/abc",
