@@ -3,6 +3,7 @@
 
 mod build;
 mod change;
+mod life;
 mod services;
 mod sockets;
 mod status;

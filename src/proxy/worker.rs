@@ -65,8 +65,9 @@ pub enum Order {
         tee: Arc<TeePlan>,
     },
     Report(oneshot::Sender<Report>),
-    /// Close resting connections at once and the others as they finish.
-    Close,
+    /// Close resting connections at once and the others as they finish. HTTP/2 callers, who open one
+    /// connection for everything, are told spread over `stagger`.
+    Close { stagger: Duration },
     /// Close whatever is still open.
     CutAll,
     Stop,
@@ -257,6 +258,22 @@ impl Worker {
         }
     }
 
+    fn close(&self, stagger: Duration) {
+        self.closing.set(true);
+        for (_, link) in self.links.borrow().iter() {
+            if link.is_multiplexed() && link.phase() == Phase::Busy && !stagger.is_zero() {
+                let link = Rc::clone(link);
+                let delay = stagger.mul_f64(fastrand::f64());
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(delay).await;
+                    link.send(Signal::Close);
+                });
+            } else {
+                link.send(Signal::Close);
+            }
+        }
+    }
+
     fn signal_all(&self, signal: Signal) {
         for (_, link) in self.links.borrow().iter() {
             link.send(signal);
@@ -321,10 +338,7 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             Order::Report(reply) => {
                 let _ = reply.send(report::of(&worker));
             }
-            Order::Close => {
-                worker.closing.set(true);
-                worker.signal_all(Signal::Close);
-            }
+            Order::Close { stagger } => worker.close(stagger),
             Order::CutAll => worker.signal_all(Signal::Cut),
             Order::Stop => return,
         }
