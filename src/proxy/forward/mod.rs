@@ -67,7 +67,7 @@ async fn serve(
 
     let host = host_name(&parts.headers);
     let has_body = progress.is_some();
-    let verdict = service.plan.classifier.head(&Head {
+    let verdict = service.classifier.head(&Head {
         method: &parts.method,
         uri: &parts.uri,
         host,
