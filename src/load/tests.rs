@@ -133,6 +133,8 @@ async fn a_stall_shows_in_the_latency_of_all_who_came_due() {
     let live = Arc::clone(load.live());
     let until = |done: u64| {
         while live.done() < done {
+            let sent = live.sent();
+            assert!(sent.saturating_sub(live.done()) <= 4, "more exchanges at once than connections");
             std::thread::yield_now();
         }
     };
