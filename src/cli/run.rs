@@ -12,7 +12,7 @@ use super::{failed, refused};
 use crate::config::{self, Settings};
 use crate::control::{Control, Sockets};
 use crate::store::Store;
-use crate::{logging, service_manager, watch};
+use crate::{admin, logging, service_manager, watch};
 
 #[derive(Args, Debug)]
 pub struct RunArgs {
@@ -72,6 +72,13 @@ async fn serve(
         // A port in use or a broken certificate is the configuration's fault, and named as such.
         Err(error) => return refused(&format!("{}: {error}", file.display())),
     };
+    let admin = match admin::open(&control) {
+        Ok(admin) => admin,
+        Err(error) => {
+            control.stop().await;
+            return refused(&format!("{}: {error}", file.display()));
+        }
+    };
     let mut changes = watch::file(file);
     for entrance in control.sockets().entrances() {
         tracing::info!(address = %entrance.address, tls = entrance.tls.is_some(), "listening");
@@ -95,6 +102,9 @@ async fn serve(
     };
     if cut > 0 {
         tracing::warn!(connections = cut, "cut at the end of the grace period");
+    }
+    if let Some(admin) = admin {
+        admin.stop().await;
     }
     control.stop().await;
     ExitCode::SUCCESS

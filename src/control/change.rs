@@ -209,8 +209,12 @@ impl Control {
         };
         let in_flight = self.service(name).await.map_or(0, |status| status.in_flight);
         let control = Arc::clone(self);
-        let run =
-            async move { switchover::run(&control.gates, &control.store, orders, in_flight).await };
+        let run = async move {
+            let service = Arc::clone(&orders.service);
+            let ended = switchover::run(&control.gates, &control.store, orders, in_flight).await?;
+            control.past.count(&service, &ended);
+            Ok(ended)
+        };
         // A panic in there has left the gate as it was; the store says who is active.
         tokio::spawn(run).await.unwrap_or(Err(Refused::Busy))
     }

@@ -4,6 +4,8 @@
 mod build;
 mod change;
 mod life;
+mod measure;
+mod past;
 mod services;
 mod sockets;
 mod status;
@@ -17,9 +19,12 @@ use arc_swap::ArcSwap;
 
 pub use self::build::BuildError;
 pub use self::change::{ReloadError, SwitchoverRequest, TeeChange, TeeError};
+pub use self::measure::{BySide, Measurements, ServiceMeasurements};
+pub use self::past::SwitchoverCounts;
 pub use self::services::ServiceControl;
 pub use self::sockets::{SocketError, Sockets};
-pub use self::status::{LatencyView, ProcessStatus, ServiceStatus, Summaries, TeeStatus};
+pub use self::status::{LatencyView, ProcessStatus, ServiceStatus, Sides, Summaries, TeeStatus};
+use self::past::PastSwitchovers;
 use self::services::Services;
 use self::totals::SourceTotals;
 use crate::config::Settings;
@@ -47,6 +52,7 @@ pub struct Control {
     /// Fixed for the process, so that a session that is teed stays teed through reloads.
     seed: u64,
     totals: Mutex<SourceTotals>,
+    past: PastSwitchovers,
     /// Closed as soon as the process is ending or being upgraded; switchovers are refused then.
     ending: AtomicBool,
     started: Instant,
@@ -109,6 +115,7 @@ impl Control {
             tees_stopped,
             seed,
             totals: Mutex::default(),
+            past: PastSwitchovers::default(),
             ending: AtomicBool::new(false),
             started: Instant::now(),
         }))
