@@ -44,12 +44,7 @@ pub fn run(args: RunArgs) -> ExitCode {
     }
 }
 
-async fn serve(
-    settings: Settings,
-    file: &Path,
-    log: &logging::Log,
-    inherited: Vec<OwnedFd>,
-) -> ExitCode {
+async fn serve(settings: Settings, file: &Path, log: &logging::Log, inherited: Vec<OwnedFd>) -> ExitCode {
     let signals = Signals::new();
     let mut signals = match signals {
         Ok(signals) => signals,

@@ -68,7 +68,9 @@ pub enum Order {
     Report(oneshot::Sender<Report>),
     /// Close resting connections at once and the others as they finish. HTTP/2 callers, who open one
     /// connection for everything, are told spread over `stagger`.
-    Close { stagger: Duration },
+    Close {
+        stagger: Duration,
+    },
     /// Close whatever is still open.
     CutAll,
     Stop,

@@ -92,7 +92,11 @@ pub fn run(args: DemoArgs) -> ExitCode {
     };
     match shown {
         Ok(report) => {
-            if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if report.is_good() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(error) => failed(&error),
     }
