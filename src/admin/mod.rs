@@ -34,6 +34,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use self::guard::Guard;
 use self::problem::{Problem, render};
 pub use self::server::Running;
+use crate::config::Address;
 use crate::control::Control;
 use crate::net;
 
@@ -44,6 +45,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
+    #[error("the admin API cannot listen on {address}: {error}; is another process there?")]
+    Bind { address: Address, error: std::io::Error },
     #[error("the admin socket cannot be served: {0}")]
     Socket(#[from] std::io::Error),
     #[error(
@@ -59,6 +62,15 @@ pub fn serve(control: Arc<Control>, listener: OwnedFd, token: Option<&str>) -> R
     let guard = Guard::new(token, address)?;
     let listening = net::Listening::register(&listener)?;
     Ok(server::start(app(control, guard), listening, address))
+}
+
+/// Binds and serves what the settings say; `None` where they switch the API off.
+pub fn open(control: &Arc<Control>) -> Result<Option<Running>, AdminError> {
+    let settings = control.settings();
+    let Some(address) = &settings.admin.listen else { return Ok(None) };
+    let listener =
+        net::bind(address).map_err(|error| AdminError::Bind { address: address.clone(), error })?;
+    serve(Arc::clone(control), listener, settings.admin.token.as_deref()).map(Some)
 }
 
 fn app(control: Arc<Control>, guard: Guard) -> Router {

@@ -98,6 +98,10 @@ impl Control {
             listener.install(prepared);
         }
         self.publish(services, next);
+        // SIGHUP is also how log rotation says that the file has moved away.
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
         Ok(())
     }
 
@@ -110,7 +114,7 @@ impl Control {
             Some(gate) => StartAt { generation: gate.generation, active: gate.active },
             None => service.start,
         };
-        let plan = Arc::new(services.plan(&settings, &self.tees_stopped, at));
+        let plan = Arc::new(services.plan(&settings, &self.tees_stopped, self.access_log.as_ref(), at));
         self.crew.order(|| Order::Plan(Arc::clone(&plan)));
         for gone in old.iter().filter(|service| services.get(&service.name).is_none()) {
             self.gates.remove(&gone.name);

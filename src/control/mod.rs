@@ -3,6 +3,7 @@
 
 mod build;
 mod change;
+mod life;
 mod measure;
 mod past;
 mod services;
@@ -27,6 +28,7 @@ use self::past::PastSwitchovers;
 use self::services::Services;
 use self::totals::SourceTotals;
 use crate::config::Settings;
+use crate::proxy::access::{AccessLog, AccessLogError};
 use crate::proxy::crew::{Crew, CrewError};
 use crate::proxy::gates::Gates;
 use crate::proxy::worker::Order;
@@ -45,6 +47,7 @@ pub struct Control {
     _lane: Lane,
     memory: Arc<Memory>,
     sockets: Sockets,
+    access_log: Option<AccessLog>,
     tees_stopped: Arc<AtomicBool>,
     /// Fixed for the process, so that a session that is teed stays teed through reloads.
     seed: u64,
@@ -67,6 +70,8 @@ pub enum StartError {
     Crew(#[from] CrewError),
     #[error(transparent)]
     Lane(#[from] LaneError),
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
 }
 
 impl Control {
@@ -84,8 +89,10 @@ impl Control {
         let services = Services::build(&settings, None, &recorded, &memory, seed).await?;
         let sockets = inherited.complete(&settings)?;
 
+        let access_log = settings.log.access.as_deref().map(AccessLog::start).transpose()?;
+
         let (told, heard) = tokio::sync::mpsc::unbounded_channel();
-        let plan = Arc::new(services.plan(&settings, &tees_stopped, |service| service.start));
+        let plan = Arc::new(services.plan(&settings, &tees_stopped, access_log.as_ref(), |of| of.start));
         let crew = Arc::new(Crew::start(settings.workers.get(), &plan, &lane, &told)?);
         let gates = Gates::new(Arc::clone(&crew));
         for service in services.iter() {
@@ -104,6 +111,7 @@ impl Control {
             _lane: lane,
             memory,
             sockets,
+            access_log,
             tees_stopped,
             seed,
             totals: Mutex::default(),

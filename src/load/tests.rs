@@ -133,18 +133,17 @@ async fn a_stall_shows_in_the_latency_of_all_who_came_due() {
     let live = Arc::clone(load.live());
     let until = |done: u64| {
         while live.done() < done {
+            let sent = live.sent();
+            assert!(sent.saturating_sub(live.done()) <= 4, "more exchanges at once than connections");
             std::thread::yield_now();
         }
     };
     until(100);
     live.take_interval();
     origin.set_faults(&["slow=300ms".parse().unwrap()]).unwrap();
-    // As soon as all four connections are stalled the service is well again; who came due
-    // meanwhile had to wait for a connection.
-    let before = origin.seen().total;
-    while origin.seen().total < before + 4 {
-        std::thread::yield_now();
-    }
+    // At most four were under way, one to a connection; by eight more each connection has met the
+    // stall, and who came due meanwhile had to wait for one.
+    until(live.done() + 8);
     origin.set_faults(&[]).unwrap();
     until(live.done() + 600);
     load.stop();

@@ -83,6 +83,10 @@ impl Link {
         self.may_rest.set(false);
     }
 
+    pub fn is_multiplexed(&self) -> bool {
+        self.multiplexed.get()
+    }
+
     /// Bytes came from the caller.
     pub fn on_read(&self, now: Instant) {
         if self.phase.get() == Phase::Idle && !self.multiplexed.get() {
