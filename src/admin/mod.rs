@@ -121,3 +121,6 @@ async fn admit(guard: &Guard, request: Request) -> Result<Request, Problem> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;
