@@ -1,5 +1,7 @@
 //! Every call, and what is wrong with a wrong one.
 
+use std::time::Duration;
+
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use serde_json::{Value, json};
@@ -17,6 +19,20 @@ fn probes_answer() {
             (reply.header("cache-control"), reply.header("x-content-type-options")),
             ("no-store", "nosniff")
         );
+    });
+}
+
+#[test]
+fn a_process_that_is_ending_is_alive_and_not_ready() {
+    run(async {
+        let stand = Stand::start().await;
+        stand.control.drain(Duration::ZERO).await;
+        let (_, reason) = stand.call("GET", "/readyz", "").await.problem(503, "/readyz");
+        assert_eq!(reason.as_deref(), Some("ending"));
+        assert_eq!(stand.get("/healthz").await, json!({ "status": "ok" }));
+        let path = "/v1/services/web/switchover";
+        let (_, reason) = stand.call("POST", path, "").await.problem(409, path);
+        assert_eq!(reason.as_deref(), Some("ending"));
     });
 }
 
