@@ -316,7 +316,8 @@ pub enum Park {
     Writes,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DrainPolicy {
     /// Resume the source.
     Abort,
@@ -491,6 +492,7 @@ impl InstanceName {
         }
     }
 
+    #[must_use]
     pub const fn other(self) -> Self {
         match self {
             Self::Source => Self::Shadow,

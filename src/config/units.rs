@@ -119,6 +119,7 @@ pub struct Percent(u32);
 
 impl Percent {
     pub const ZERO: Self = Self(0);
+    pub const FIVE: Self = Self(50_000);
     /// How many parts make 100 %.
     pub const WHOLE: u32 = 1_000_000;
 

@@ -1,7 +1,7 @@
 //! The workers, as the control plane sees them.
 
-use std::sync::Arc;
 use std::sync::mpsc as sync_mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, oneshot};
@@ -23,7 +23,7 @@ pub enum CrewError {
 pub struct Crew {
     orders: Vec<mpsc::UnboundedSender<Order>>,
     loads: Arc<Loads>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Crew {
@@ -57,7 +57,7 @@ impl Crew {
             // The sender is dropped unused when the worker fails before it is ready.
             ready.recv().unwrap_or_else(|_| Err(std::io::Error::other("its runtime could not be built")))?;
         }
-        Ok(Self { orders, loads, threads })
+        Ok(Self { orders, loads, threads: Mutex::new(threads) })
     }
 
     pub fn len(&self) -> usize {
@@ -101,9 +101,10 @@ impl Crew {
     }
 
     /// Stops the workers and waits for their threads. What is still open is dropped.
-    pub fn stop(mut self) {
+    pub fn stop(&self) {
         self.order(|| Order::Stop);
-        for thread in self.threads.drain(..) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // A worker that panicked has said so by itself.
             let _ = thread.join();
         }

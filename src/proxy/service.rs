@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use super::classify::Class;
+use super::classify::{Class, Classifier};
 use super::forward::upload::Upload;
 use super::gate::local::ParkLimits;
 use super::gate::{Event, Gate};
@@ -19,6 +19,8 @@ use crate::upstream::Pool;
 
 pub struct Service {
     pub plan: Arc<ServicePlan>,
+    /// A clone of its own, because regexes lock the scratch memory that their clones share.
+    pub classifier: Classifier,
     pub gate: Rc<Gate>,
     source: Rc<Pool<Upload>>,
     shadow: Option<Rc<Pool<Upload>>>,
@@ -113,6 +115,7 @@ impl Service {
         let shadow = plan.shadow.as_ref().map(|shadow| pool(shadow, old.and_then(|old| old.shadow.as_ref())));
         Self {
             gate,
+            classifier: plan.classifier.as_ref().clone(),
             source,
             shadow,
             tee: RefCell::new(Arc::clone(&plan.tee)),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
+use super::access::Lines;
 use super::connection::{self, Link, Patience, Phase, Signal};
 use super::gate::controller::MemberId;
 use super::gate::local::Blocker;
@@ -65,8 +66,11 @@ pub enum Order {
         tee: Arc<TeePlan>,
     },
     Report(oneshot::Sender<Report>),
-    /// Close resting connections at once and the others as they finish.
-    Close,
+    /// Close resting connections at once and the others as they finish. HTTP/2 callers, who open one
+    /// connection for everything, are told spread over `stagger`.
+    Close {
+        stagger: Duration,
+    },
     /// Close whatever is still open.
     CutAll,
     Stop,
@@ -139,6 +143,7 @@ pub struct Worker {
     pub rejects: RefCell<Vec<(&'static str, u64)>>,
     /// Connections by how they ended, where that was not in order.
     pub ends: RefCell<Vec<(&'static str, u64)>>,
+    pub lines: Lines,
     table: RefCell<Rc<Table>>,
     links: RefCell<Slab<Rc<Link>>>,
     loads: Arc<Loads>,
@@ -172,6 +177,7 @@ impl Worker {
             lane: start.lane,
             rejects: RefCell::default(),
             ends: RefCell::default(),
+            lines: Lines::default(),
             table: RefCell::new(Rc::new(Table { plan: Arc::clone(&start.plan), services: Vec::new() })),
             links: RefCell::default(),
             loads: start.loads,
@@ -255,6 +261,25 @@ impl Worker {
         for service in table.services() {
             service.sweep(now, callers.stall_timeout);
         }
+        if let Some(log) = &table.plan.access_log {
+            log.flush(&self.lines);
+        }
+    }
+
+    fn close(&self, stagger: Duration) {
+        self.closing.set(true);
+        for (_, link) in self.links.borrow().iter() {
+            if link.is_multiplexed() && link.phase() == Phase::Busy && !stagger.is_zero() {
+                let link = Rc::clone(link);
+                let delay = stagger.mul_f64(fastrand::f64());
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(delay).await;
+                    link.send(Signal::Close);
+                });
+            } else {
+                link.send(Signal::Close);
+            }
+        }
     }
 
     fn signal_all(&self, signal: Signal) {
@@ -321,12 +346,12 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             Order::Report(reply) => {
                 let _ = reply.send(report::of(&worker));
             }
-            Order::Close => {
-                worker.closing.set(true);
-                worker.signal_all(Signal::Close);
-            }
+            Order::Close { stagger } => worker.close(stagger),
             Order::CutAll => worker.signal_all(Signal::Cut),
-            Order::Stop => return,
+            Order::Stop => {
+                worker.sweep(Instant::now());
+                return;
+            }
         }
     }
 }
@@ -344,7 +369,7 @@ async fn accept(worker: Rc<Worker>, entrance: Arc<Entrance>) {
             Ok((stream, peer)) => {
                 if worker.loads.total() >= worker.table().plan.callers.max_connections {
                     count_end(&worker, "too_many_connections");
-                    connection::refuse(stream);
+                    connection::refuse(&stream);
                     continue;
                 }
                 match worker.loads.behind(worker.number).and_then(|other| worker.peers.get(other)) {

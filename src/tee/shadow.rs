@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::compare::{Pair, RecentPairs, Verdict};
 use super::skip::TeeCounts;
-use crate::record::Recorder;
+use crate::record::{Recorder, Totals};
 
 /// Mismatches kept for people to look at, and as many other pairs.
 const RECENT: usize = 256;
@@ -25,6 +25,7 @@ pub struct Inner {
     pub pairs: RecentPairs,
     /// Both sides of the same pairs: what a comparison of latencies may rest on.
     pub recorder: Recorder,
+    totals: Totals,
 }
 
 impl Default for ShadowRecords {
@@ -36,6 +37,7 @@ impl Default for ShadowRecords {
             stale_retries: 0,
             pairs: RecentPairs::new(RECENT),
             recorder: Recorder::default(),
+            totals: Totals::default(),
         }))
     }
 }
@@ -53,6 +55,14 @@ impl Inner {
             *count += 1;
         }
         self.pairs.push(pair);
+    }
+
+    /// Everything recorded so far.
+    pub fn totals(&mut self) -> &Totals {
+        if let Some(interval) = self.recorder.take_interval() {
+            self.totals.absorb(&interval);
+        }
+        &self.totals
     }
 
     pub fn compared(&self) -> u64 {

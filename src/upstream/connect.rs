@@ -69,7 +69,7 @@ pub(super) async fn open<B>(
     tls: Option<&ClientTls>,
     http1: bool,
     timeout: Duration,
-    permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
 ) -> Result<Opened<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -103,7 +103,7 @@ async fn stream_to(
     Ok(Stream::Tls(Box::new(session.into())))
 }
 
-async fn start_h1<B>(stream: Stream, permit: OwnedSemaphorePermit) -> Result<Sender<B>, ConnectError>
+async fn start_h1<B>(stream: Stream, permit: Option<OwnedSemaphorePermit>) -> Result<Sender<B>, ConnectError>
 where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -125,7 +125,7 @@ where
     Ok(Sender::H1 { sender, upgrade })
 }
 
-async fn start_h2<B>(stream: Stream, permit: OwnedSemaphorePermit) -> Result<Sender<B>, ConnectError>
+async fn start_h2<B>(stream: Stream, permit: Option<OwnedSemaphorePermit>) -> Result<Sender<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,

@@ -4,7 +4,9 @@
 mod address;
 mod connect;
 mod endpoint;
+pub mod health;
 mod pool;
+pub mod resolve;
 pub mod tls;
 
 pub use connect::{ConnectError, Upgraded};

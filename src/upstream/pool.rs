@@ -253,7 +253,7 @@ where
             };
             let timeout = self.instance.limits.connect_timeout;
             let tls = self.instance.tls.as_deref();
-            match connect::open(&slot.endpoint, tls, want.http1, timeout, permit_now).await {
+            match connect::open(&slot.endpoint, tls, want.http1, timeout, Some(permit_now)).await {
                 Ok(opened) => {
                     let line = match opened.sender {
                         Sender::H1 { sender, upgrade } => Line::H1 { sender, upgrade },

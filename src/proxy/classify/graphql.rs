@@ -5,7 +5,7 @@
 //! hence a write. So is a member that the protocol does not have: `Query` means `query` to some servers.
 //!
 //! The parser is `graphql-parser`, which gives up at 50 open brackets: that takes 256 KiB of stack, 1.5 MiB in a
-//! debug build. [`readable`] keeps from it what it would read differently from others, and the one input that makes
+//! debug build. `readable` keeps from it what it would read differently from others, and the one input that makes
 //! it panic.
 
 use graphql_parser::query::{Definition, OperationDefinition, parse_query};
@@ -303,6 +303,7 @@ mod tests {
             "query=mutation%7Ba%7D",
             "query=%6dutation{a}",
             "query={a}&query=mutation{a}",
+            "query=mutation{a}&query={a}",
             "query={a}&%71uery=mutation{a}",
             "query={a};query=mutation{a}",
             "query={a(x:\"%u0022\")}",

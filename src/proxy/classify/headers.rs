@@ -50,7 +50,7 @@ impl<'a> Signs<'a> {
                 "upgrade" | "http2-settings" => signs.hard = Some(Reason::Upgrade),
                 "connection" if contains(value.as_bytes(), "upgrade") => signs.hard = Some(Reason::Upgrade),
                 "authorization" if is_one_use(value) => signs.hard = Some(Reason::OneUseCredentials),
-                "accept" => signs.event_stream |= contains(value.as_bytes(), "text/event-stream"),
+                "accept" => signs.event_stream |= accepts_event_stream(value.as_bytes()),
                 "transfer-encoding" => signs.has_body = true,
                 "content-length" => signs.has_body |= value.as_bytes().iter().any(|&b| b != b'0'),
                 "content-type" => {
@@ -178,4 +178,8 @@ fn eq(bytes: &[u8], lower: &str) -> bool {
 
 fn contains(bytes: &[u8], lower: &str) -> bool {
     bytes.windows(lower.len()).any(|window| eq(window, lower))
+}
+
+fn accepts_event_stream(accept: &[u8]) -> bool {
+    accept.split(|&b| b == b',').any(|range| range.len() >= 17 && eq(essence(range), "text/event-stream"))
 }

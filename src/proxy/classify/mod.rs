@@ -3,13 +3,14 @@
 //! Everything here is a pure decision over bytes that have already arrived: no I/O, no clock, no lock. Unknown
 //! means write, and the order below is the whole policy:
 //!
-//! 1. **Hard guards** ([`headers`], [`path`], `_method` in [`query`]): the request is not what its method says,
+//! 1. **Hard guards** (`headers`, `path`, `_method` in `query`): the request is not what its method says,
 //!    cannot be replayed, or could be routed differently by the instance than by Segue. Nothing overrides them.
-//! 2. **Rules** of the operator ([`rules`]), first match.
-//! 3. **Opt-ins**: [`graphql`], [`grpc`], [`jsonrpc`], [`git`], search. Each claims its own requests entirely, so
+//! 2. **Rules** of the operator (`rules`), first match. A rule that says *read* does not vouch for a body that an
+//!    opt-in parses: a broad `POST /api/.*` must not turn a mutation into a read.
+//! 3. **Opt-ins**: `graphql`, `grpc`, `jsonrpc`, `git`, search. Each claims its own requests entirely, so
 //!    that what it does not recognise is a write rather than a matter for the defaults.
 //! 4. **Defaults**: safe methods of RFC 9110 that carry no body, open no event stream, and neither use up a
-//!    one-time query key nor name an action in their path ([`words`]).
+//!    one-time query key nor name an action in their path (`words`).
 //!
 //! A rule that says *read* and an opt-in apply to requests with bodies too. [`Verdict::Known`] with
 //! [`Class::Read`] for a request that has a body means: buffer a copy and tee it whole, or not at all.
@@ -183,9 +184,10 @@ impl Classifier {
         }
         for (index, rule) in (0..).zip(&self.rules) {
             if rule.matches(head) {
-                return match rule.class() {
-                    Class::Read => rules::admit(&signs, index),
-                    Class::Write => write(Reason::Rule(index)),
+                return match (rule.class(), self.opt_in(head, &signs)) {
+                    (Class::Write, _) => write(Reason::Rule(index)),
+                    (Class::Read, Some(parsed @ Verdict::NeedsBody(_))) => parsed,
+                    (Class::Read, _) => rules::admit(&signs, index),
                 };
             }
         }

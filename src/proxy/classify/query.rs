@@ -10,54 +10,30 @@ use std::borrow::Cow;
 
 use super::{Reason, path::hex_pair, words};
 
-/// No key of interest is longer. A longer one is not decoded, and counts as malformed.
-const MAX_KEY_BYTES: usize = 64;
-
-/// One key of a query string, decoded, and its value as it was sent.
+/// One key of a query string or form.
 #[derive(Clone, Debug)]
 pub struct Key<'a> {
-    decoded: Buffer,
+    /// Form-decoded; empty when that is not possible.
+    decoded: Cow<'a, [u8]>,
     malformed: bool,
-    pub value: &'a [u8],
+    value: &'a [u8],
 }
 
-#[derive(Clone, Debug)]
-struct Buffer {
-    bytes: [u8; MAX_KEY_BYTES],
-    length: usize,
-}
-
-impl Buffer {
-    const EMPTY: Self = Self { bytes: [0; MAX_KEY_BYTES], length: 0 };
-
-    fn push(&mut self, byte: u8) -> Option<()> {
-        *self.bytes.get_mut(self.length)? = byte;
-        self.length += 1;
-        Some(())
+/// Form-decodes. `None` when a percent-encoding is invalid, for then servers decode each in their way.
+fn decode(raw: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if !raw.iter().any(|&b| matches!(b, b'%' | b'+')) {
+        return Some(Cow::Borrowed(raw));
     }
-
-    fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut bytes = raw.iter().copied();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => hex_pair(&mut bytes)?,
+            byte => byte,
+        });
     }
-
-    /// Form-decodes; `None` when the encoding is invalid, hides a control character or another encoding, or is too
-    /// long to be of interest.
-    fn decode(raw: &[u8]) -> Option<Self> {
-        let mut buffer = Self::EMPTY;
-        let mut bytes = raw.iter().copied();
-        while let Some(byte) = bytes.next() {
-            let byte = match byte {
-                b'+' => b' ',
-                b'%' => hex_pair(&mut bytes).filter(|&byte| byte != b'%')?,
-                byte => byte,
-            };
-            if byte.is_ascii_control() {
-                return None;
-            }
-            buffer.push(byte)?;
-        }
-        Some(buffer)
-    }
+    Some(Cow::Owned(decoded))
 }
 
 /// The keys of a query string, in order.
@@ -75,13 +51,14 @@ impl<'a> Key<'a> {
         let mut halves = piece.splitn(2, |&b| b == b'=');
         let raw = halves.next().unwrap_or_default();
         let value = halves.next().unwrap_or_default();
-        let decoded = Buffer::decode(raw);
-        Self { malformed: decoded.is_none(), decoded: decoded.unwrap_or(Buffer::EMPTY), value }
+        // A control character, or another encoding below the first, has no business in a key.
+        let decoded = decode(raw).filter(|key| !key.iter().any(|&b| b == b'%' || b.is_ascii_control()));
+        Self { malformed: decoded.is_none(), decoded: decoded.unwrap_or_default(), value }
     }
 
     /// The key as the application will see it, without `[…]`.
     pub fn name(&self) -> &[u8] {
-        let name = self.decoded.as_slice().trim_ascii_start();
+        let name = self.decoded.trim_ascii_start();
         match name.iter().position(|&b| b == b'[') {
             Some(open) if name.contains(&b']') => name.get(..open).unwrap_or_default(),
             _ => name,
@@ -106,31 +83,26 @@ impl<'a> Key<'a> {
         matches!(self.normal().as_slice(), b"xhttpmethodoverride" | b"xhttpmethod" | b"xmethodoverride")
     }
 
-    /// Letters in lower case and digits, nothing else.
-    fn normal(&self) -> Buffer {
-        let mut normal = Buffer::EMPTY;
-        for byte in self.name().iter().filter(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii()) {
-            // Cannot be full: it holds no more than what was decoded.
-            let _ = normal.push(byte.to_ascii_lowercase());
+    /// The start of the key without separators, in lower case.
+    fn normal(&self) -> Normal {
+        let mut normal = Normal { bytes: [0; Normal::CAPACITY], length: 0 };
+        let letters = self.name().iter().filter(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii());
+        for (slot, byte) in normal.bytes.iter_mut().zip(letters) {
+            *slot = byte.to_ascii_lowercase();
+            normal.length += 1;
         }
         normal
     }
 
-    /// The value, form-decoded; `None` when it is not validly encoded, for then servers decode it each in their way.
+    /// `token`, alone or after another word.
+    fn ends_with_token(&self) -> bool {
+        let letters = self.name().iter().rev().filter(|byte| byte.is_ascii_alphanumeric());
+        letters.take(5).map(u8::to_ascii_lowercase).eq(*b"nekot")
+    }
+
+    /// The value, form-decoded; `None` when it is not validly encoded.
     pub fn decoded_value(&self) -> Option<Cow<'a, [u8]>> {
-        if !self.value.iter().any(|&b| matches!(b, b'%' | b'+')) {
-            return Some(Cow::Borrowed(self.value));
-        }
-        let mut decoded = Vec::with_capacity(self.value.len());
-        let mut bytes = self.value.iter().copied();
-        while let Some(byte) = bytes.next() {
-            decoded.push(match byte {
-                b'+' => b' ',
-                b'%' => hex_pair(&mut bytes)?,
-                byte => byte,
-            });
-        }
-        Some(Cow::Owned(decoded))
+        decode(self.value)
     }
 
     fn objection(&self) -> Option<Reason> {
@@ -138,19 +110,32 @@ impl<'a> Key<'a> {
             return Some(Reason::MalformedQuery);
         }
         let normal = self.normal();
-        if is_consumed(normal.as_slice()) {
+        if is_consumed(normal.as_slice()) || (self.ends_with_token() && !is_lasting(normal.as_slice())) {
             return Some(Reason::ConsumedQueryKey);
         }
         let names_action = words::action_in(self.name()).is_some()
             || match normal.as_slice() {
                 b"action" | b"act" | b"do" | b"op" | b"cmd" | b"command" | b"task" | b"operation"
-                | b"method" => Buffer::decode(self.value)
-                    .is_none_or(|value| words::action_in(value.as_slice()).is_some()),
+                | b"method" => self.decoded_value().is_none_or(|value| words::action_in(&value).is_some()),
                 // GraphQL on a path that was not opted in, by a server that lets GET mutate.
                 b"query" => self.decoded_value().is_none_or(|text| names_operation(&text)),
                 _ => false,
             };
         names_action.then_some(Reason::SuspiciousQuery)
+    }
+}
+
+/// Room for every key of interest; a longer key equals none of them.
+struct Normal {
+    bytes: [u8; Self::CAPACITY],
+    length: usize,
+}
+
+impl Normal {
+    const CAPACITY: usize = 24;
+
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
@@ -164,43 +149,16 @@ pub fn objection(query: Option<&str>) -> Option<(Reason, Key<'_>)> {
 /// OAuth and its kin (`code`, `state`, `nonce`, `oauth_*`), CAS (`ticket`), SAML, links sent by mail (`*token`, `otp`,
 /// `oobCode`, `signature`). Tokens that say where a listing goes on, or that stand for a login, last. Signatures of object
 /// stores (`X-Amz-Signature`, `X-Goog-Signature`) hold for a method and a time, and are not spent either.
+#[rustfmt::skip]
 fn is_consumed(key: &[u8]) -> bool {
-    match key {
-        b"code"
-        | b"state"
-        | b"sessionstate"
-        | b"nonce"
-        | b"otp"
-        | b"totp"
-        | b"passcode"
-        | b"ticket"
-        | b"jwt"
-        | b"signature"
-        | b"sig"
-        | b"samlrequest"
-        | b"samlresponse"
-        | b"samlart"
-        | b"relaystate"
-        | b"oauthverifier"
-        | b"openidresponsenonce"
-        | b"openidmode"
-        | b"authcode"
-        | b"authorizationcode"
-        | b"verificationcode"
-        | b"confirmationcode"
-        | b"activationcode"
-        | b"invitecode"
-        | b"resetcode"
-        | b"oobcode"
-        | b"onetimecode"
-        | b"magic"
-        | b"magiclink"
-        | b"assertion"
-        | b"resetkey"
-        | b"activationkey"
-        | b"confirmationkey" => true,
-        _ => key.ends_with(b"token") && !is_lasting(key),
-    }
+    matches!(
+        key,
+        b"code" | b"state" | b"sessionstate" | b"nonce" | b"otp" | b"totp" | b"passcode" | b"ticket" | b"jwt"
+        | b"signature" | b"sig" | b"samlrequest" | b"samlresponse" | b"samlart" | b"relaystate" | b"oauthverifier"
+        | b"openidresponsenonce" | b"openidmode" | b"authcode" | b"authorizationcode" | b"verificationcode"
+        | b"confirmationcode" | b"activationcode" | b"invitecode" | b"resetcode" | b"oobcode" | b"onetimecode"
+        | b"magic" | b"magiclink" | b"assertion" | b"resetkey" | b"activationkey" | b"confirmationkey"
+    )
 }
 
 fn is_lasting(key: &[u8]) -> bool {
@@ -288,8 +246,7 @@ mod tests {
 
     #[test]
     fn keys_that_cannot_be_decoded_are_refused() {
-        let long = "k".repeat(65);
-        for query in ["%=1", "%zz=1", "a%00b=1", "%2563ode=1", "a%0a=1", long.as_str()] {
+        for query in ["%=1", "%zz=1", "a%00b=1", "%2563ode=1", "a%0a=1"] {
             assert_eq!(reason(query), Some(Reason::MalformedQuery), "{query}");
         }
     }

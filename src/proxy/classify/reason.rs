@@ -113,8 +113,10 @@ impl Reason {
             | Self::ConsumedQueryKey
             | Self::MalformedQuery
             | Self::SuspiciousQuery
-            | Self::SuspiciousPath
-            | Self::GraphqlMutation
+            | Self::SuspiciousPath => {
+                Some("a rule with class = \"read\", if it is certain to have no effect")
+            }
+            Self::GraphqlMutation
             | Self::GraphqlSubscription
             | Self::GraphqlStored
             | Self::GraphqlMalformed
@@ -123,9 +125,7 @@ impl Reason {
             | Self::BodyMalformed
             | Self::BodyTooLarge
             | Self::JsonRpcNotification
-            | Self::JsonRpcMalformed => {
-                Some("a rule with class = \"read\", if it is certain to have no effect")
-            }
+            | Self::JsonRpcMalformed => Some("another request: what is parsed is read as strictly as this"),
             Self::GrpcUnlisted => Some("list the method in grpc_methods, or mark it NO_SIDE_EFFECTS"),
             Self::JsonRpcUnlisted => Some("list the method in jsonrpc_methods"),
         }

@@ -154,6 +154,7 @@ fn opted_in_requests_are_claimed() {
         ("POST /graphql\nContent-Type: text/plain", write(Reason::BodyType)),
         ("POST /graphql", write(Reason::BodyType)),
         ("POST /graphql\nContent-Type: application/json\nContent-Type: text/plain", write(Reason::BodyType)),
+        ("POST /graphql\nContent-Type: text/plain\nContent-Type: application/json", write(Reason::BodyType)),
         ("POST /graphql?query={a}\nContent-Type: application/json", write(Reason::GraphqlMalformed)),
         ("POST /graphql/x\nContent-Type: application/json", write(Reason::UnsafeMethod)),
         ("PUT /graphql\nContent-Type: application/json", write(Reason::UnsafeMethod)),
@@ -251,7 +252,7 @@ fn the_first_rule_that_matches_decides_and_precedes_the_defaults() {
             ..rule(RuleClass::Read)
         },
         Rule { path: Some("/graphql".into()), ..rule(RuleClass::Write) },
-        Rule { path: Some("/events".into()), ..rule(RuleClass::Read) },
+        Rule { path: Some("/(events|rpc|p.S/Put)".into()), ..rule(RuleClass::Read) },
     ]);
     for (text, expected) in [
         ("GET /reports/1", write(Reason::Rule(0))),
@@ -262,6 +263,8 @@ fn the_first_rule_that_matches_decides_and_precedes_the_defaults() {
         ("POST /lookups", Verdict::Known(Read, Reason::Rule(2))),
         ("POST /lookup/", write(Reason::UnsafeMethod)),
         ("POST /graphql\nContent-Type: application/json", write(Reason::Rule(3))),
+        ("POST /rpc\nContent-Type: application/json", Verdict::NeedsBody(BodyKind::JsonRpc)),
+        ("POST /p.S/Put\nContent-Type: application/grpc", Verdict::Known(Read, Reason::Rule(4))),
         ("GET /events?token=x\nAccept: text/event-stream", Verdict::Known(Read, Reason::Rule(4))),
     ] {
         assert_eq!(verdict(&classifier, text), expected, "{text}");
@@ -447,7 +450,7 @@ fn explanations_say_what_why_and_what_would_change_it() {
             r#"{"query":"mutation{a}"}"#,
             "write: the GraphQL document holds a mutation [graphql_mutation]
   decided from the body, after the request was forwarded
-  to change it: a rule with class = \"read\", if it is certain to have no effect",
+  to change it: another request: what is parsed is read as strictly as this",
         ),
     ] {
         assert_eq!(explain(text, body).to_string(), expected);

@@ -6,44 +6,35 @@
 //! and verbs that mostly name pages stay out: `edit`, `new`, `login`, `archive`, `search`, `export`, `start`.
 //!
 //! Words are looked for, not substrings: `/address` has no `add`. Words end at anything but a letter or digit and at a
-//! camelCase hump; two neighbours are also tried together (`log-out`, `signOut`), and so is the whole run (`LOGout`).
+//! camelCase hump; two neighbours are also tried together (`log-out`, `signOut`), and so is the whole run (`lOgOut`).
 
 /// The first action named in `text`, as it is written there. Percent-encoded bytes end a word.
 pub fn action_in(text: &[u8]) -> Option<&[u8]> {
-    let mut previous: Option<Part> = None;
+    let mut previous: &[u8] = b"";
     let mut rest = text;
     loop {
         let gap = gap(rest);
         if rest.iter().take(gap).any(|&b| b == b'/') {
-            previous = None;
+            previous = b"";
         }
         rest = rest.get(gap..).filter(|rest| !rest.is_empty())?;
-        let run_length = rest.iter().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(rest.len());
-        let (run, after) = rest.split_at_checked(run_length)?;
+        let length = rest.iter().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let (run, after) = rest.split_at_checked(length)?;
         rest = after;
-        let whole = Lower::new(run);
-        if is_action(whole.as_slice())
-            || ACTION_PREFIXES.iter().any(|prefix| whole.as_slice().starts_with(prefix))
-        {
+        if is_action(b"", run) || starts_with_action(run) {
             return Some(run);
         }
         let mut humps = run;
         while !humps.is_empty() {
-            let (part, after) = humps.split_at_checked(hump_end(humps))?;
+            let (hump, after) = humps.split_at_checked(hump_end(humps))?;
             humps = after;
-            let lower = Lower::new(part);
-            let paired =
-                previous.take().is_some_and(|previous| is_action(previous.lower.join(&lower).as_slice()));
-            if paired || is_action(lower.as_slice()) {
-                return Some(part);
+            let paired = !previous.is_empty() && is_action(previous, hump);
+            if paired || (hump.len() < run.len() && is_action(b"", hump)) {
+                return Some(hump);
             }
-            previous = Some(Part { lower });
+            previous = hump;
         }
     }
-}
-
-struct Part {
-    lower: Lower,
 }
 
 /// Bytes before the next word; `%41` counts whole, so that its digits are not taken for a word.
@@ -66,84 +57,74 @@ fn hump_end(run: &[u8]) -> usize {
     (1..run.len()).find(|&at| upper(at) && (!upper(at - 1) || lower(at + 1))).unwrap_or(run.len())
 }
 
-/// The start of a word in lower case, long enough for every word of the list.
-struct Lower {
-    bytes: [u8; Lower::CAPACITY],
-    length: usize,
-}
-
-impl Lower {
-    const CAPACITY: usize = 24;
-
-    /// Trailing digits are dropped: `logout2` is a logout. What is too long to be a listed word keeps its start.
-    fn new(word: &[u8]) -> Self {
-        let digits = word.iter().rev().take_while(|b| b.is_ascii_digit()).count();
-        let mut lower = Self { bytes: [0; Self::CAPACITY], length: 0 };
-        lower.extend(word.iter().take(word.len() - digits));
-        lower
-    }
-
-    fn extend<'a>(&mut self, word: impl Iterator<Item = &'a u8>) {
-        for byte in word {
-            let Some(slot) = self.bytes.get_mut(self.length) else { return };
-            *slot = byte.to_ascii_lowercase();
-            self.length += 1;
-        }
-    }
-
-    fn join(mut self, other: &Self) -> Self {
-        self.extend(other.as_slice().iter());
-        self
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
-    }
+/// Whether `before` and `word`, written together, are listed. Digits at the end do not matter: `logout2` is a logout.
+fn is_action(before: &[u8], word: &[u8]) -> bool {
+    let digits = word.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let word = word.get(..word.len() - digits).unwrap_or(word);
+    let Some(initial) = before.first().or(word.first()) else { return false };
+    actions(initial.to_ascii_lowercase()).iter().any(|action| {
+        action.len() == before.len() + word.len()
+            && action.as_bytes().split_at_checked(before.len()).is_some_and(|(start, end)| {
+                start.eq_ignore_ascii_case(before) && end.eq_ignore_ascii_case(word)
+            })
+    })
 }
 
 /// Verbs that are often glued to their object: `deleteuser`, `logoutnow`, `addtocart`.
-const ACTION_PREFIXES: [&[u8]; 10] = [
-    b"delete",
-    b"undelete",
-    b"destroy",
-    b"remove",
-    b"logout",
-    b"logoff",
-    b"signout",
-    b"signoff",
-    b"unsubscribe",
-    b"addto",
-];
+fn starts_with_action(run: &[u8]) -> bool {
+    let glued: &[&str] = match run.first().map(u8::to_ascii_lowercase) {
+        Some(b'a') => &["addto"],
+        Some(b'd') => &["delete", "destroy"],
+        Some(b'l') => &["logoff", "logout"],
+        Some(b'r') => &["remove"],
+        Some(b's') => &["signoff", "signout"],
+        Some(b'u') => &["undelete", "unsubscribe"],
+        _ => return false,
+    };
+    glued
+        .iter()
+        .any(|verb| run.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb.as_bytes())))
+}
 
+/// The list, by initial so that a word is compared with a few entries only.
+///
+/// What ends a session or a right (`logout`, `revoke`), gives or takes consent (`unsubscribe`, `confirm`, `approve`),
+/// destroys (`delete`, `purge`), makes or changes (`create`, `toggle`), moves money (`pay`, `refund`), sends, counts or
+/// votes (`resend`, `click`, `like`), or operates something (`restart`, `deploy`).
 #[rustfmt::skip]
-fn is_action(word: &[u8]) -> bool {
-    matches!(
-        word,
-        // ends a session or a right
-        b"logout" | b"logoff" | b"signout" | b"signoff" | b"revoke" | b"impersonate" | b"invalidate"
-        // consent and mail links
-        | b"unsubscribe" | b"subscribe" | b"optout" | b"optin" | b"unfollow" | b"follow" | b"confirm" | b"verify"
-        | b"activate" | b"deactivate" | b"approve" | b"reject" | b"accept" | b"decline" | b"dismiss" | b"acknowledge"
-        | b"ack" | b"claim" | b"redeem" | b"enroll" | b"register" | b"unregister"
-        // destroys
-        | b"delete" | b"undelete" | b"del" | b"destroy" | b"remove" | b"erase" | b"purge" | b"wipe" | b"truncate"
-        | b"drop" | b"clear" | b"flush" | b"evict" | b"expire" | b"trash" | b"cancel" | b"uninstall"
-        // makes or changes
-        | b"create" | b"add" | b"insert" | b"update" | b"upsert" | b"save" | b"put" | b"patch" | b"upload" | b"import"
-        | b"publish" | b"unpublish" | b"submit" | b"rename" | b"restore" | b"reset" | b"rotate" | b"regenerate"
-        | b"toggle" | b"enable" | b"disable" | b"increment" | b"decrement" | b"merge" | b"install" | b"assign"
-        | b"unassign" | b"attach" | b"detach" | b"lock" | b"unlock" | b"ban" | b"unban" | b"mute" | b"unmute" | b"block"
-        | b"unblock" | b"hide" | b"unhide"
-        // money
-        | b"pay" | b"buy" | b"purchase" | b"charge" | b"refund" | b"transfer" | b"withdraw" | b"deposit" | b"checkout"
-        // sends, counts, votes
-        | b"send" | b"resend" | b"notify" | b"invite" | b"vote" | b"upvote" | b"downvote" | b"like" | b"unlike"
-        | b"click" | b"track" | b"beacon" | b"pixel" | b"heartbeat"
-        // operates
-        | b"execute" | b"exec" | b"run" | b"trigger" | b"invoke" | b"cron" | b"shutdown" | b"restart" | b"reboot"
-        | b"kill" | b"terminate" | b"abort" | b"stop" | b"reload" | b"reindex" | b"rebuild" | b"deploy" | b"rollback"
-        | b"migrate" | b"sync" | b"retry" | b"requeue" | b"enqueue" | b"dequeue" | b"pop" | b"consume"
-    )
+const fn actions(initial: u8) -> &'static [&'static str] {
+    match initial {
+        b'a' => &["abort", "accept", "ack", "acknowledge", "activate", "add", "approve", "assign", "attach"],
+        b'b' => &["ban", "beacon", "block", "buy"],
+        b'c' => &["cancel", "charge", "checkout", "claim", "clear", "click", "confirm", "consume", "create", "cron"],
+        b'd' => &[
+            "deactivate", "decline", "decrement", "del", "delete", "deploy", "deposit", "dequeue", "destroy", "detach",
+            "disable", "dismiss", "downvote", "drop",
+        ],
+        b'e' => &["enable", "enqueue", "enroll", "erase", "evict", "exec", "execute", "expire"],
+        b'f' => &["flush", "follow"],
+        b'h' => &["heartbeat", "hide"],
+        b'i' => &["impersonate", "import", "increment", "insert", "install", "invalidate", "invite", "invoke"],
+        b'k' => &["kill"],
+        b'l' => &["like", "lock", "logoff", "logout"],
+        b'm' => &["merge", "migrate", "mute"],
+        b'n' => &["notify"],
+        b'o' => &["optin", "optout"],
+        b'p' => &["patch", "pay", "pixel", "pop", "publish", "purchase", "purge", "put"],
+        b'r' => &[
+            "reboot", "rebuild", "redeem", "refund", "regenerate", "register", "reindex", "reject", "reload", "remove",
+            "rename", "requeue", "resend", "reset", "restart", "restore", "retry", "revoke", "rollback", "rotate", "run",
+        ],
+        b's' => &["save", "send", "shutdown", "signoff", "signout", "stop", "submit", "subscribe", "sync"],
+        b't' => &["terminate", "toggle", "track", "transfer", "trash", "trigger", "truncate"],
+        b'u' => &[
+            "unassign", "unban", "unblock", "undelete", "unfollow", "unhide", "uninstall", "unlike", "unlock", "unmute",
+            "unpublish", "unregister", "unsubscribe", "update", "upload", "upsert", "upvote",
+        ],
+        b'v' => &["verify", "vote"],
+        b'w' => &["wipe", "withdraw"],
+        _ => &[],
+    }
 }
 
 #[cfg(test)]
@@ -175,6 +156,8 @@ mod tests {
             "/items/3:batchDelete",
             "/deleteuser",
             "/deLeteUser",
+            "/rEsEt",
+            "/cancel2",
             "/HTTPDelete",
             "/items/7/delete",
             "/unsubscribe/abc",

@@ -83,6 +83,10 @@ impl Link {
         self.may_rest.set(false);
     }
 
+    pub fn is_multiplexed(&self) -> bool {
+        self.multiplexed.get()
+    }
+
     /// Bytes came from the caller.
     pub fn on_read(&self, now: Instant) {
         if self.phase.get() == Phase::Idle && !self.multiplexed.get() {
@@ -159,7 +163,7 @@ mod tests {
     const PATIENCE: Patience = Patience {
         header: Duration::from_secs(10),
         idle: Duration::from_secs(75),
-        stall: Duration::from_secs(60),
+        stall: Duration::from_mins(1),
         rest: Duration::from_millis(500),
     };
 

@@ -30,7 +30,7 @@ pub fn offer(
     guard: &Guard,
     credentials: bool,
 ) -> Option<oneshot::Sender<Outcome>> {
-    let by_body = !upload.is_empty();
+    let by_body = !upload.is_empty() || matches!(verdict, Verdict::NeedsBody(_));
     let mut counts = service.counts.borrow_mut();
     let counts = &mut *counts;
     let reason = match verdict {
@@ -46,7 +46,7 @@ pub fn offer(
         }
         Verdict::Known(Class::Read, _) => None,
         Verdict::NeedsBody(kind) => {
-            let classifier = Arc::clone(&service.plan.classifier);
+            let classifier = service.classifier.clone();
             Some(Box::new(move |headers, target, body| {
                 let uri = http::Uri::from(target.clone());
                 classifier.body(kind, headers, &uri, body).0 == Class::Read
@@ -68,14 +68,8 @@ pub fn offer(
     if choice != Choice::Picked {
         return None;
     }
-    let body = if by_body {
-        match upload.copy_to(tee.lane.tee.max_body_bytes.as_usize()) {
-            Some(copied) => JobBody::Arriving { copied, judge },
-            None => JobBody::Empty,
-        }
-    } else {
-        JobBody::Empty
-    };
+    let copied = upload.copy_to(tee.lane.tee.max_body_bytes.as_usize());
+    let body = copied.map_or(JobBody::Empty, JobBody::Arriving);
     let offer = Offer {
         service: Arc::clone(&tee.lane),
         shadow: Arc::clone(shadow),
@@ -83,6 +77,7 @@ pub fn offer(
         source: guard.admitted.active,
         parts,
         body,
+        judge,
         credentials,
     };
     match caller.worker.lane.offer(offer, Instant::now()) {

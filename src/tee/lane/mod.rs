@@ -52,6 +52,8 @@ pub struct Job {
     pub target: PathAndQuery,
     pub headers: HeaderMap,
     pub body: JobBody,
+    /// Where only the body tells whether this is a read.
+    pub judge: Option<Judge>,
     pub started: Instant,
     /// What became of the read at the source.
     pub outcome: oneshot::Receiver<Outcome>,
@@ -62,11 +64,8 @@ pub struct Job {
 /// A copy of the request's body.
 pub enum JobBody {
     Empty,
-    /// It is still passing by on its way to the source. `judge` says whether what arrived is a read.
-    Arriving {
-        copied: oneshot::Receiver<Copied>,
-        judge: Option<Judge>,
-    },
+    /// It is still passing by on its way to the source.
+    Arriving(oneshot::Receiver<Copied>),
 }
 
 /// A body that passed by.
@@ -88,7 +87,7 @@ pub struct LaneHandle {
 impl LaneHandle {
     /// Hands a read over, or says why not. `parts` are as the instance will get them.
     pub fn offer(&self, offer: Offer<'_>, now: Instant) -> Result<oneshot::Sender<Outcome>, Skip> {
-        let Offer { service, shadow, generation, source, parts, body, credentials } = offer;
+        let Offer { service, shadow, generation, source, parts, body, judge, credentials } = offer;
         let bytes = size_of(parts);
         let pass = service.breaker.try_pass(now)?;
         let permit = service.budget.try_take(bytes, now)?;
@@ -104,6 +103,7 @@ impl LaneHandle {
             target,
             headers,
             body,
+            judge,
             started: now,
             outcome,
             permit,
@@ -121,6 +121,7 @@ pub struct Offer<'a> {
     pub source: InstanceName,
     pub parts: &'a Parts,
     pub body: JobBody,
+    pub judge: Option<Judge>,
     pub credentials: bool,
 }
 

@@ -24,6 +24,9 @@ use crate::upstream::{Instance, Pool};
 /// How often connections that rested too long are closed.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Parsing a hostile GraphQL document takes up to 1.5 MiB of it in a debug build.
+const STACK: usize = 4 << 20;
+
 #[derive(Debug, thiserror::Error)]
 pub enum LaneError {
     #[error("starting a lane thread: {0}")]
@@ -41,11 +44,19 @@ impl Lane {
         let mut handles = Vec::new();
         for number in 0..threads.get() {
             let (sender, receiver) = mpsc::channel(queue.max(1));
-            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-            // A runtime that is !Send has to be made on its own thread; failing there would be too late
-            // to say so, so one is made here first to see whether it can be.
-            drop(runtime?);
-            thread::Builder::new().name(format!("lane-{number}")).spawn(move || serve(receiver))?;
+            let (started, ready) = std::sync::mpsc::channel();
+            thread::Builder::new().name(format!("lane-{number}")).stack_size(STACK).spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => {
+                        // Whoever started this thread is waiting for the word.
+                        let _ = started.send(Ok(()));
+                        runtime.block_on(serve(receiver));
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            })?;
+            ready.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")))?;
             handles.push(LaneHandle { queue: sender });
         }
         Ok(Self { handles })
@@ -79,37 +90,27 @@ impl Pools {
     }
 }
 
-fn serve(mut jobs: mpsc::Receiver<Job>) {
-    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            // Jobs are refused as "queue full" from here on, which is what the caller's path expects.
-            tracing::error!(%error, "a lane thread could not start");
-            return;
+async fn serve(mut jobs: mpsc::Receiver<Job>) {
+    let pools = Rc::new(Pools::default());
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            job = jobs.recv() => match job {
+                Some(job) => {
+                    let pool = pools.of(&job.shadow);
+                    tokio::task::spawn_local(pair(job, pool));
+                }
+                None => return,
+            },
+            _ = sweep.tick() => pools.sweep(Instant::now()),
         }
-    };
-    runtime.block_on(async move {
-        let pools = Rc::new(Pools::default());
-        let mut sweep = tokio::time::interval(SWEEP);
-        loop {
-            tokio::select! {
-                job = jobs.recv() => match job {
-                    Some(job) => {
-                        let pool = pools.of(&job.shadow);
-                        tokio::task::spawn_local(pair(job, pool));
-                    }
-                    None => return,
-                },
-                _ = sweep.tick() => pools.sweep(Instant::now()),
-            }
-        }
-    });
+    }
 }
 
 /// One pair from its two beginnings to its verdict.
 async fn pair(job: Job, pool: Rc<Pool<Whole>>) {
-    let Job { service, body, headers, target, asked, mut permit, pass, started, outcome, .. } = job;
-    let by_body = matches!(&body, JobBody::Arriving { .. });
+    let Job { service, body, judge, headers, target, asked, mut permit, pass, started, outcome, .. } = job;
+    let by_body = judge.is_some() || matches!(&body, JobBody::Arriving(_));
     let skip = |reason: Skip| {
         let mut records = service.records.lock();
         let counts = if by_body { &mut records.by_body } else { &mut records.counts };
@@ -118,25 +119,22 @@ async fn pair(job: Job, pool: Rc<Pool<Whole>>) {
     let deadline = service.tee.deadline;
     let body = match body {
         JobBody::Empty => Bytes::new(),
-        JobBody::Arriving { copied, judge } => {
-            // The caller's upload has its own timeouts; the receiver fails when it breaks off.
-            let body = match copied.await {
-                Ok(Copied::Whole(body)) => body,
-                Ok(Copied::TooLarge) => return skip(Skip::BodyTooLarge),
-                Err(_) => return skip(Skip::BodyIncomplete),
-            };
-            if let Some(judge) = judge
-                && !judge(&headers, &target, &body)
-            {
-                return skip(Skip::BodyIsWrite);
-            }
-            if let Err(reason) = permit.hold(body.len() as u64) {
-                return skip(reason);
-            }
-            permit.charge(body.len() as u64);
-            body
-        }
+        // The caller's upload has its own timeouts; the receiver fails when it breaks off.
+        JobBody::Arriving(copied) => match copied.await {
+            Ok(Copied::Whole(body)) => body,
+            Ok(Copied::TooLarge) => return skip(Skip::BodyTooLarge),
+            Err(_) => return skip(Skip::BodyIncomplete),
+        },
     };
+    if let Some(judge) = judge
+        && !judge(&headers, &target, &body)
+    {
+        return skip(Skip::BodyIsWrite);
+    }
+    if let Err(reason) = permit.hold(body.len() as u64) {
+        return skip(reason);
+    }
+    permit.charge(body.len() as u64);
     let question = Question {
         method: &asked.method,
         target: &target,

@@ -1,0 +1,225 @@
+//! What the demo saw: one JSON object, or a page for people.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::config::InstanceName;
+use crate::control::{LatencyView, ServiceStatus};
+use crate::load::{Audit, LoadReport};
+use crate::migrate::switchover::{Ended, Outcome};
+use crate::record::Summary;
+
+#[derive(Debug, Serialize)]
+pub struct Report {
+    requests: Requests,
+    tee: Tee,
+    latency_us: Latency,
+    pairs: Pairs,
+    switchover: Switchover,
+    active: InstanceName,
+}
+
+#[derive(Debug, Serialize)]
+struct Requests {
+    sent: u64,
+    failed: u64,
+    writes: u64,
+    /// Acknowledged writes that are not in the ledger, or more than once.
+    lost: usize,
+    doubled: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failures: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Tee {
+    configured_percent: f64,
+    effective_percent: f64,
+    eligible: u64,
+    teed: u64,
+    writes_teed: u64,
+    skipped: BTreeMap<&'static str, u64>,
+}
+
+/// As the proxy recorded it, to the last byte; `caller` is from the moment a request was due.
+#[derive(Debug, Serialize)]
+struct Latency {
+    source: Summary,
+    shadow: Summary,
+    after: Summary,
+    caller: Summary,
+}
+
+#[derive(Debug, Serialize)]
+struct Pairs {
+    compared: u64,
+    mismatched: u64,
+    aborted: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Switchover {
+    outcome: Outcome,
+    pause_ms: f64,
+    held_ms: Held,
+    drained: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Held {
+    count: u64,
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Report {
+    pub fn new(
+        load: &LoadReport,
+        audit: &Audit,
+        status: &ServiceStatus,
+        latency: &LatencyView,
+        ended: &Ended,
+        writes_teed: u64,
+    ) -> Self {
+        let counts = &status.tee.counts;
+        let failures = load.failures.iter();
+        Self {
+            requests: Requests {
+                sent: load.sent,
+                failed: load.failed,
+                writes: load.writes,
+                lost: audit.lost.len(),
+                doubled: audit.doubled.len(),
+                failures: failures
+                    .map(|failure| format!("{}: {}", failure.request, failure.reason))
+                    .collect(),
+            },
+            tee: Tee {
+                configured_percent: status.tee.configured_percent,
+                effective_percent: counts.effective_percent().unwrap_or_default(),
+                eligible: counts.eligible,
+                teed: counts.teed,
+                writes_teed,
+                skipped: counts
+                    .skipped
+                    .iter()
+                    .filter(|(_, count)| *count > 0)
+                    .map(|(reason, count)| (reason.as_str(), count))
+                    .collect(),
+            },
+            latency_us: Latency {
+                source: latency.forward.source,
+                shadow: latency.forward.shadow,
+                after: latency.reverse.source,
+                caller: Summary {
+                    count: load.latency.len(),
+                    p50: load.latency.value_at_quantile(0.5),
+                    p90: load.latency.value_at_quantile(0.9),
+                    p99: load.latency.value_at_quantile(0.99),
+                    p999: load.latency.value_at_quantile(0.999),
+                    max: load.latency.max(),
+                    mean: load.latency.mean(),
+                },
+            },
+            pairs: Pairs {
+                compared: status.pairs.compared,
+                mismatched: status.pairs.mismatched,
+                aborted: status.pairs.aborted,
+            },
+            switchover: Switchover {
+                outcome: ended.outcome,
+                pause_ms: ended.pause_ms,
+                held_ms: Held {
+                    count: status.held_ms.count,
+                    p50: status.held_ms.p50,
+                    p99: status.held_ms.p99,
+                    max: status.held_ms.max,
+                },
+                drained: ended.drained,
+                reason: ended.reason.clone(),
+            },
+            active: status.active,
+        }
+    }
+
+    /// Nothing failed, nothing was lost, and the new instance serves.
+    pub fn is_good(&self) -> bool {
+        let requests = &self.requests;
+        requests.sent > 0
+            && requests.failed == 0
+            && requests.lost == 0
+            && requests.doubled == 0
+            && self.tee.writes_teed == 0
+            && self.switchover.outcome == Outcome::Completed
+            && self.active == InstanceName::Shadow
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, tee, latency_us, pairs, switchover, active } = self;
+        writeln!(f, "requests    {} sent, {} failed", requests.sent, requests.failed)?;
+        for failure in &requests.failures {
+            writeln!(f, "            {failure}")?;
+        }
+        writeln!(
+            f,
+            "writes      {} acknowledged once each; {} lost, {} doubled",
+            requests.writes, requests.lost, requests.doubled
+        )?;
+        writeln!(
+            f,
+            "tee         {} of {} reads, {:.3} % (configured {} %); {} writes teed",
+            tee.teed, tee.eligible, tee.effective_percent, tee.configured_percent, tee.writes_teed
+        )?;
+        writeln!(f, "not teed    {}", listed(&tee.skipped))?;
+        writeln!(
+            f,
+            "pairs       {} compared, {} mismatched, {} aborted",
+            pairs.compared, pairs.mismatched, pairs.aborted
+        )?;
+        writeln!(f, "latency µs           p50      p90      p99    p99.9      max")?;
+        let rows = [
+            ("source", &latency_us.source),
+            ("shadow", &latency_us.shadow),
+            ("after", &latency_us.after),
+            ("caller", &latency_us.caller),
+        ];
+        for (name, of) in rows {
+            writeln!(
+                f,
+                "  {name:<12} {:>8} {:>8} {:>8} {:>8} {:>8}",
+                of.p50, of.p90, of.p99, of.p999, of.max
+            )?;
+        }
+        writeln!(
+            f,
+            "switchover  {}: requests were held {:.1} ms (p99 of {} held: {:.1} ms), {} drained",
+            match switchover.outcome {
+                Outcome::Completed => "completed",
+                Outcome::Aborted => "aborted",
+            },
+            switchover.pause_ms,
+            switchover.held_ms.count,
+            switchover.held_ms.p99,
+            switchover.drained
+        )?;
+        if let Some(reason) = &switchover.reason {
+            writeln!(f, "            {reason}")?;
+        }
+        writeln!(f, "active      {}", active.as_str())
+    }
+}
+
+fn listed(skipped: &BTreeMap<&'static str, u64>) -> String {
+    if skipped.is_empty() {
+        return "nothing".to_owned();
+    }
+    let items: Vec<String> = skipped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    items.join(", ")
+}

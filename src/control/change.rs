@@ -1,0 +1,229 @@
+//! What can be changed while callers are served: settings, the tee, and which instance is active.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustls_pki_types::UnixTime;
+use serde::Deserialize;
+
+use super::Control;
+use super::build::{self, BuildError};
+use super::services::{ServiceControl, Services, StartAt};
+use crate::config::{self, InstanceName, Park, Percent, Settings};
+use crate::migrate::switchover::{self, Ended, Mode, Orders, Refused};
+use crate::proxy::listener::tls::{self, TlsError};
+use crate::proxy::worker::Order;
+use crate::store::{Fingerprint, StoreError};
+use crate::tee::session::InvalidKeyName;
+use crate::upstream::health;
+
+/// Why a reload was rejected; the running settings are untouched then.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("these changes need a restart:\n{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Refused(Vec<config::Refusal>),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("service `{0}` is switching over; try again when that is over")]
+    Switching(Arc<str>),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TeeError {
+    #[error("there is no service `{0}`")]
+    NoService(String),
+    #[error("`percent` is {0}; it has to be between 0 and 100")]
+    NoPercent(f64),
+    #[error(
+        "{0} is over 5 %, which is more than a shadow should see by accident; \
+         send `\"allow_above_5_percent\": true` with it if you mean it"
+    )]
+    Above(Percent),
+    #[error(transparent)]
+    SessionKey(#[from] InvalidKeyName),
+}
+
+/// A live change of a tee; what is absent stays.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeeChange {
+    pub percent: Option<f64>,
+    #[serde(default)]
+    pub allow_above_5_percent: bool,
+}
+
+/// What a switchover is asked to do; what is absent comes from the service's settings.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchoverRequest {
+    pub mode: Option<Mode>,
+    pub park: Option<Park>,
+    pub park_timeout_ms: Option<u64>,
+    pub drain_timeout_ms: Option<u64>,
+    pub on_drain_deadline: Option<config::DrainPolicy>,
+}
+
+impl Control {
+    /// Takes over new settings, or says why not and changes nothing.
+    pub async fn reload(&self, next: Settings) -> Result<(), ReloadError> {
+        let running = self.settings.load_full();
+        let refusals = config::refusals(&running, &next);
+        if !refusals.is_empty() {
+            return Err(ReloadError::Refused(refusals));
+        }
+        // Everything that can fail comes before the first thing that changes.
+        let mut prepared = Vec::new();
+        for entrance in self.sockets.entrances() {
+            let listener = next.listeners.iter().find(|listener| listener.address == entrance.address);
+            if let (Some(tls), Some(settings)) =
+                (&entrance.tls, listener.and_then(|listener| listener.tls.as_ref()))
+            {
+                prepared.push((tls, tls::prepare(settings, UnixTime::now())?));
+            }
+        }
+        let old = self.services.load_full();
+        let recorded = self.store.all_active().await?;
+        let services = Services::build(&next, Some(&old), &recorded, &self.memory, self.seed).await?;
+        for gone in old.iter().filter(|service| services.get(&service.name).is_none()) {
+            if self.gates.state(&gone.name).is_some_and(|gate| gate.phase != GATE_OPEN) {
+                return Err(ReloadError::Switching(Arc::clone(&gone.name)));
+            }
+        }
+        for (listener, prepared) in prepared {
+            listener.install(prepared);
+        }
+        self.publish(services, next);
+        // SIGHUP is also how log rotation says that the file has moved away.
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+        Ok(())
+    }
+
+    fn publish(&self, services: Services, settings: Settings) {
+        let old = self.services.load_full();
+        for service in services.iter() {
+            self.gates.add(&service.name, service.start.generation, service.start.active);
+        }
+        let at = |service: &ServiceControl| match self.gates.state(&service.name) {
+            Some(gate) => StartAt { generation: gate.generation, active: gate.active },
+            None => service.start,
+        };
+        let plan = Arc::new(services.plan(&settings, &self.tees_stopped, self.access_log.as_ref(), at));
+        self.crew.order(|| Order::Plan(Arc::clone(&plan)));
+        for gone in old.iter().filter(|service| services.get(&service.name).is_none()) {
+            self.gates.remove(&gone.name);
+        }
+        self.services.store(Arc::new(services));
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Changes a tee for the requests that come from now on. The change lasts until the settings are
+    /// loaded again.
+    pub fn change_tee(&self, name: &str, change: TeeChange) -> Result<(), TeeError> {
+        let services = self.services.load_full();
+        let service = services.get(name).ok_or_else(|| TeeError::NoService(name.to_owned()))?;
+        let Some(percent) = change.percent else { return Ok(()) };
+        let percent = Percent::new(percent).ok_or(TeeError::NoPercent(percent))?;
+        if percent > LARGEST_BY_DEFAULT && !change.allow_above_5_percent {
+            return Err(TeeError::Above(percent));
+        }
+        let mut settings = service.settings.clone();
+        settings.tee.percent = percent;
+        let tee = build::tee_plan(
+            &service.name,
+            &settings.tee,
+            &service.records,
+            &self.memory,
+            self.seed,
+            Arc::clone(&service.tee.source),
+            service.tee.shadow.clone(),
+        )?;
+        self.crew.order(|| Order::Tee { service: Arc::clone(&service.name), tee: Arc::clone(&tee) });
+        let changed = ServiceControl {
+            name: Arc::clone(&service.name),
+            settings,
+            classifier: Arc::clone(&service.classifier),
+            source: Arc::clone(&service.source),
+            shadow: service.shadow.clone(),
+            records: Arc::clone(&service.records),
+            tee,
+            parked: Arc::clone(&service.parked),
+            start: service.start,
+        };
+        self.services.store(Arc::new(services.with(changed)));
+        Ok(())
+    }
+
+    /// Moves all traffic of a service to its other instance. It goes on to its end even if whoever
+    /// asked stops waiting.
+    pub async fn switchover(
+        self: &Arc<Self>,
+        name: &str,
+        request: SwitchoverRequest,
+    ) -> Result<Ended, Refused> {
+        let active = self.active_of(name)?;
+        self.go_to(name, active.other(), request).await
+    }
+
+    /// Back to the configured source.
+    pub async fn rollback(
+        self: &Arc<Self>,
+        name: &str,
+        request: SwitchoverRequest,
+    ) -> Result<Ended, Refused> {
+        self.go_to(name, InstanceName::Source, request).await
+    }
+
+    async fn go_to(
+        self: &Arc<Self>,
+        name: &str,
+        to: InstanceName,
+        request: SwitchoverRequest,
+    ) -> Result<Ended, Refused> {
+        if self.ending.load(Ordering::Relaxed) {
+            return Err(Refused::Ending);
+        }
+        let service = self.services.load().get(name).ok_or_else(|| Refused::NoService(name.into()))?;
+        let instance = service.instance(to).ok_or(Refused::NoShadow)?;
+        let timeout = service.settings.upstream.connect_timeout;
+        health::reachable(instance, timeout)
+            .await
+            .map_err(|error| Refused::NotReachable { to, why: error.to_string() })?;
+        let settings = &service.settings.switchover;
+        let millis = |millis: Option<u64>, default| millis.map_or(default, Duration::from_millis);
+        let orders = Orders {
+            service: Arc::clone(&service.name),
+            to,
+            mode: request.mode.unwrap_or(Mode::Pause),
+            park: request.park.unwrap_or(settings.park),
+            park_timeout: millis(request.park_timeout_ms, settings.park_timeout),
+            drain_timeout: millis(request.drain_timeout_ms, settings.drain_timeout),
+            on_drain_deadline: request.on_drain_deadline.unwrap_or(settings.on_drain_deadline),
+            fingerprint: Fingerprint::of(service.endpoints(to).unwrap_or_default()),
+        };
+        let in_flight = self.service(name).await.map_or(0, |status| status.in_flight);
+        let control = Arc::clone(self);
+        let run = async move {
+            let service = Arc::clone(&orders.service);
+            let ended = switchover::run(&control.gates, &control.store, orders, in_flight).await?;
+            control.past.count(&service, &ended);
+            Ok(ended)
+        };
+        // A panic in there has left the gate as it was; the store says who is active.
+        tokio::spawn(run).await.unwrap_or(Err(Refused::Busy))
+    }
+
+    fn active_of(&self, name: &str) -> Result<InstanceName, Refused> {
+        self.gates.state(name).map(|gate| gate.active).ok_or_else(|| Refused::NoService(name.into()))
+    }
+}
+
+/// What a shadow may see without anybody having said so twice.
+const LARGEST_BY_DEFAULT: Percent = Percent::FIVE;
+const GATE_OPEN: crate::proxy::gate::controller::Phase = crate::proxy::gate::controller::Phase::Open;

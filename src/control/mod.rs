@@ -1,0 +1,148 @@
+//! The control plane of one process: it owns the workers, the gates, the store and the running
+//! settings, and carries out what the admin API, signals and reloads ask for.
+
+mod build;
+mod change;
+mod life;
+mod measure;
+mod past;
+mod services;
+mod sockets;
+mod status;
+mod totals;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+pub use self::build::BuildError;
+pub use self::change::{ReloadError, SwitchoverRequest, TeeChange, TeeError};
+pub use self::measure::{BySide, Measurements, ServiceMeasurements};
+use self::past::PastSwitchovers;
+pub use self::past::SwitchoverCounts;
+pub use self::services::ServiceControl;
+use self::services::Services;
+pub use self::sockets::{SocketError, Sockets};
+pub use self::status::{LatencyView, ProcessStatus, ServiceStatus, Sides, Summaries, TeeStatus};
+use self::totals::SourceTotals;
+use crate::config::Settings;
+use crate::proxy::access::{AccessLog, AccessLogError};
+use crate::proxy::crew::{Crew, CrewError};
+use crate::proxy::gates::Gates;
+use crate::proxy::worker::Order;
+use crate::store::{Store, StoreError};
+use crate::tee::budget::Memory;
+use crate::tee::lane::{Lane, LaneError};
+
+/// Everything that outlives a request.
+pub struct Control {
+    settings: ArcSwap<Settings>,
+    services: ArcSwap<Services>,
+    crew: Arc<Crew>,
+    gates: Arc<Gates>,
+    store: Store,
+    /// Keeps the lane's threads alive.
+    _lane: Lane,
+    memory: Arc<Memory>,
+    sockets: Sockets,
+    access_log: Option<AccessLog>,
+    tees_stopped: Arc<AtomicBool>,
+    /// Fixed for the process, so that a session that is teed stays teed through reloads.
+    seed: u64,
+    totals: Mutex<SourceTotals>,
+    past: PastSwitchovers,
+    /// Closed as soon as the process is ending or being upgraded; switchovers are refused then.
+    ending: AtomicBool,
+    started: Instant,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error(transparent)]
+    Crew(#[from] CrewError),
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+}
+
+impl Control {
+    /// Starts everything but the admin API. Runs on a `LocalRuntime`, which must go on running.
+    pub async fn start(
+        settings: Settings,
+        store: Store,
+        inherited: Sockets,
+    ) -> Result<Arc<Self>, StartError> {
+        let lane = Lane::start(settings.lane.threads, settings.lane.queue)?;
+        let memory = Memory::new(settings.lane.max_bytes);
+        let seed = fastrand::u64(..);
+        let tees_stopped = Arc::new(AtomicBool::new(false));
+        let recorded = store.all_active().await?;
+        let services = Services::build(&settings, None, &recorded, &memory, seed).await?;
+        let sockets = inherited.complete(&settings)?;
+
+        let access_log = settings.log.access.as_deref().map(AccessLog::start).transpose()?;
+
+        let (told, heard) = tokio::sync::mpsc::unbounded_channel();
+        let plan = Arc::new(services.plan(&settings, &tees_stopped, access_log.as_ref(), |of| of.start));
+        let crew = Arc::new(Crew::start(settings.workers.get(), &plan, &lane, &told)?);
+        let gates = Gates::new(Arc::clone(&crew));
+        for service in services.iter() {
+            gates.add(&service.name, service.start.generation, service.start.active);
+        }
+        tokio::spawn(Arc::clone(&gates).listen(heard));
+        for entrance in sockets.entrances() {
+            crew.order(|| Order::Accept(Arc::clone(entrance)));
+        }
+        Ok(Arc::new(Self {
+            settings: ArcSwap::from_pointee(settings),
+            services: ArcSwap::from_pointee(services),
+            crew,
+            gates,
+            store,
+            _lane: lane,
+            memory,
+            sockets,
+            access_log,
+            tees_stopped,
+            seed,
+            totals: Mutex::default(),
+            past: PastSwitchovers::default(),
+            ending: AtomicBool::new(false),
+            started: Instant::now(),
+        }))
+    }
+
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// Whether callers may be sent here.
+    pub fn is_ready(&self) -> bool {
+        !self.ending.load(Ordering::Relaxed)
+    }
+
+    pub fn stop_tees(&self, stopped: bool) {
+        self.tees_stopped.store(stopped, Ordering::Relaxed);
+    }
+
+    pub fn tees_are_stopped(&self) -> bool {
+        self.tees_stopped.load(Ordering::Relaxed)
+    }
+
+    fn totals(&self) -> std::sync::MutexGuard<'_, SourceTotals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
