@@ -119,6 +119,16 @@ impl Gate {
         if let Some(guard) = self.try_admit(class, path, now) {
             return Ok(Admission { guard, held: None });
         }
+        // Boxed: waiting is rare and large, and every request would carry the room for it.
+        Box::pin(self.wait(class, path, now)).await
+    }
+
+    async fn wait(
+        self: &Rc<Self>,
+        class: Class,
+        path: Option<&PathAndQuery>,
+        now: Instant,
+    ) -> Result<Admission, Refused> {
         let limits = self.limits.get();
         let _place = Place::take(&self.parked_everywhere, limits.max_parked).ok_or(Refused::TooManyParked)?;
         let (go, admitted) = oneshot::channel();

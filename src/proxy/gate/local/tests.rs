@@ -353,9 +353,12 @@ fn whatever_calls_back_finds_nothing_borrowed() {
         guard
     };
     // A cut and a sweep wake; waking drops other guards, which tells, which uses the gate.
-    for act in
-        [|gate: &Gate| drop(gate.cut(9)), |gate: &Gate| gate.sweep(Instant::now(), Duration::ZERO, FOR_EVER)]
-    {
+    for act in [
+        |gate: &Gate| {
+            gate.cut(9);
+        },
+        |gate: &Gate| gate.sweep(Instant::now(), Duration::ZERO, FOR_EVER),
+    ] {
         let woken = awaiting();
         assert!(woken.poll_signal(&cx).is_pending());
         AT_HAND.with_borrow_mut(|(_, guards)| guards.push(awaiting()));
