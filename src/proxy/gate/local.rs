@@ -191,7 +191,9 @@ impl Gate {
             self.flight.borrow_mut().cut(|of| of.generation <= generation && member.waits_for(of.class))
         };
         let Cut { signalled, left, wakers } = cut;
-        left.into_iter().for_each(|admitted| self.count_out(admitted));
+        for admitted in left {
+            self.count_out(admitted);
+        }
         wakers.into_iter().for_each(Waker::wake);
         signalled
     }
