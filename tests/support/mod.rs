@@ -3,6 +3,10 @@
 
 #![allow(dead_code, clippy::missing_panics_doc)] // each promise uses its own part of it
 
+pub mod client;
+pub mod recorder;
+pub mod tee;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
