@@ -11,7 +11,8 @@ fn faults(list: &[&str]) -> Vec<segue::origin::Fault> {
 #[test]
 fn it_opens_probes_and_closes() {
     let (source, shadow) = (origin(&[]), origin(&["reset"]));
-    let tee = "tee = { percent = 100, allow_above_5_percent = true, breaker_after = 4, breaker_for = \"50ms\" }";
+    let tee =
+        "tee = { percent = 100, allow_above_5_percent = true, breaker_after = 4, breaker_for = \"50ms\" }";
     let segue = Segue::with(&url(&source), Some(&url(&shadow)), tee, "");
     let mut client = Client::new(segue.address);
     let mut asked = 0;

@@ -7,7 +7,7 @@ mod support;
 
 mod answers;
 mod breaker;
-mod latency;
+mod exclusive_latency;
+mod exclusive_memory;
 mod leg;
 mod limits;
-mod memory;

@@ -145,11 +145,7 @@ fn read_request(
     Some(request)
 }
 
-fn fill<T>(
-    stream: &mut TcpStream,
-    pending: &mut Vec<u8>,
-    found: impl Fn(&[u8]) -> Option<T>,
-) -> Option<T> {
+fn fill<T>(stream: &mut TcpStream, pending: &mut Vec<u8>, found: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     let mut buffer = [0; 16 * 1024];
     loop {
         if let Some(found) = found(pending) {

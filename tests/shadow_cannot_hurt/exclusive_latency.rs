@@ -6,17 +6,34 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use segue::config::Endpoint;
 use segue::load::{Load, LoadSettings, audit};
+use segue::origin::Running;
 
 use crate::support::Segue;
-use crate::support::tee::{EVERYTHING, Wrong, origin, set_percent, settled, skipped, teed, url};
+use crate::support::tee::{EVERYTHING, Wrong, count, origin, set_percent, url};
 
 const RATE: f64 = 250.0;
-const SLICE: Duration = Duration::from_millis(600);
-const TURNS: usize = 4;
+const SLICE: Duration = Duration::from_millis(400);
+const TURNS: usize = 6;
 
-/// Twice as slow and this much more is still noise on a busy machine; a caller that waits for its
-/// shadow waits for the connect timeout or the deadline, which is a second.
-const NOISE: u64 = 50_000;
+/// Twice as slow and this much more is still noise on a busy machine. A caller that waits for its shadow
+/// waits for the tee's deadline, which is ten seconds here.
+const NOISE: u64 = 100_000;
+/// The machine may be busy with other things for the whole of a run; a tee that holds callers back does
+/// so in every run.
+const RUNS: usize = 3;
+
+/// p99 with and without the tee in µs, and the share of what was due that was answered in its slice.
+struct Run {
+    on: u64,
+    off: u64,
+    in_time: f64,
+}
+
+impl Run {
+    fn is_good(&self) -> bool {
+        self.on <= 2 * self.off + NOISE && self.in_time > 0.7
+    }
+}
 
 fn p99(slices: &[Histogram<u64>]) -> u64 {
     // The median over the slices: one hiccup of the machine is one slice's.
@@ -25,15 +42,13 @@ fn p99(slices: &[Histogram<u64>]) -> u64 {
     each[each.len() / 2]
 }
 
-fn callers_wait_no_longer(fault: &str) {
-    let (source, shadow) = (origin(&[]), Wrong::shadow(fault));
-    let segue = Segue::with(&url(&source), Some(&shadow.url), EVERYTHING, "");
+fn run(segue: &Segue, source: &Running) -> Run {
     let target: Endpoint = segue.url().parse().unwrap();
     let load = Load::start(LoadSettings::new(target, RATE)).unwrap();
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for turn in 0..=2 * TURNS {
         let on = turn % 2 == 1;
-        set_percent(&segue, if on { 100.0 } else { 0.0 });
+        set_percent(segue, if on { 100.0 } else { 0.0 });
         load.live().take_interval();
         std::thread::sleep(SLICE);
         let slice = load.live().take_interval();
@@ -48,19 +63,25 @@ fn callers_wait_no_longer(fault: &str) {
     let report = runtime.block_on(load.finish()).unwrap();
     assert_eq!(report.failed, 0, "{:?}", report.failures);
     assert!(audit(&report, &source.ledger().unwrap()).is_exact());
-
-    let (on, off) = (p99(&with), p99(&without));
-    println!("{fault}: p99 with the tee {on} µs, without {off} µs, ratio {:.2}", on as f64 / off as f64);
-    assert!(on <= 2 * off + NOISE, "p99 is {on} µs with a tee and {off} µs without");
-    // Had callers waited, they would be missing from the slice and found later.
-    let answered = |slices: &[Histogram<u64>]| slices.iter().map(Histogram::len).sum::<u64>() as f64;
+    let slowest = report.latency.max();
+    assert!(slowest < 5_000_000, "somebody waited for {slowest} µs: {:?}", report.slowest);
+    // Had callers waited, they would be missing from the slice.
+    let answered = with.iter().map(Histogram::len).sum::<u64>() as f64;
     let due = RATE * SLICE.as_secs_f64() * TURNS as f64;
-    assert!(answered(&with) > 0.7 * due, "{} of {due} were answered in time", answered(&with));
-    let all = report.latency.value_at_quantile(0.99);
-    assert!(all < 500_000, "p99 of the whole run is {all} µs");
+    Run { on: p99(&with), off: p99(&without), in_time: answered / due }
+}
 
-    let service = settled(&segue, report.sent);
-    assert!(teed(&service) + skipped(&service, "connect_failed") > 0, "{:#}", service["tee"]);
+fn callers_wait_no_longer(fault: &str) {
+    let (source, shadow) = (origin(&[]), Wrong::shadow(fault));
+    let long = EVERYTHING.replace("deadline = \"1s\"", "deadline = \"10s\"");
+    let segue = Segue::with(&url(&source), Some(&shadow.url), &long, "");
+    let mut runs = (0..RUNS).map(|_| run(&segue, &source)).inspect(|run| {
+        let ratio = run.on as f64 / run.off as f64;
+        println!("{fault}: p99 with the tee {} µs, without {} µs, ratio {ratio:.2}", run.on, run.off);
+    });
+    assert!(runs.any(|run| run.is_good()), "in each of {RUNS} runs callers were slower with a tee");
+    let service = segue.service();
+    assert!(count(&service, "/tee/sampled") > 100, "{:#}", service["tee"]);
 }
 
 #[test]
