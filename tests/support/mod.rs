@@ -4,6 +4,9 @@
 #![allow(dead_code, clippy::missing_panics_doc)] // each promise uses its own part of it
 
 pub mod tools;
+pub mod client;
+pub mod recorder;
+pub mod tee;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
