@@ -54,8 +54,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Query(asked) = Query::try_from_uri(&parts.uri)
-            .map_err(|rejection| Problem::new(rejection.status(), format!("the query: {}", cause(&rejection))))?;
+        let Query(asked) = Query::try_from_uri(&parts.uri).map_err(|rejection| {
+            Problem::new(rejection.status(), format!("the query: {}", cause(&rejection)))
+        })?;
         Ok(Self(asked))
     }
 }

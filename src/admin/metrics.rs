@@ -322,7 +322,8 @@ fn durations(families: &mut Families<'_>, services: &[ServiceMeasurements]) -> f
 fn process(families: &mut Families<'_>, measured: &Measurements) -> fmt::Result {
     let process = &measured.process;
     // An empty label is none: what was refused before it was known whose it is.
-    let nobodys = process.refused.iter().map(|(reason, count)| ([("service", ""), ("reason", *reason)], *count));
+    let nobodys =
+        process.refused.iter().map(|(reason, count)| ([("service", ""), ("reason", *reason)], *count));
     let services = process.services.iter().flat_map(|of| labelled(of, "reason", &of.refused));
     families.counter("segue_refused", "Requests that Segue answered itself.", services.chain(nobodys))?;
     let ended = process.ended.iter().map(|(reason, count)| ([("reason", *reason)], *count));

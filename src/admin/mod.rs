@@ -57,11 +57,7 @@ pub enum AdminError {
 
 /// Serves the API on `listener`, a socket that listens already. Runs on a `LocalRuntime`, until the
 /// returned handle is stopped or dropped.
-pub fn serve(
-    control: Arc<Control>,
-    listener: OwnedFd,
-    token: Option<&str>,
-) -> Result<Running, AdminError> {
+pub fn serve(control: Arc<Control>, listener: OwnedFd, token: Option<&str>) -> Result<Running, AdminError> {
     let address = net::local_address(&listener)?;
     let guard = Guard::new(token, address)?;
     let listening = net::Listening::register(&listener)?;
@@ -78,9 +74,7 @@ pub fn open(control: &Arc<Control>) -> Result<Option<Running>, AdminError> {
 }
 
 fn app(control: Arc<Control>, guard: Guard) -> Router {
-    routes::router()
-        .with_state(control)
-        .layer(middleware::from_fn_with_state(Arc::new(guard), around))
+    routes::router().with_state(control).layer(middleware::from_fn_with_state(Arc::new(guard), around))
 }
 
 /// Around every call: who may, how much, and how errors look.
@@ -109,9 +103,8 @@ async fn around(State(guard): State<Arc<Guard>>, request: Request, next: Next) -
 async fn admit(guard: &Guard, request: Request) -> Result<Request, Problem> {
     guard.check(request.uri(), request.headers())?;
     let (parts, body) = request.into_parts();
-    let too_large = || {
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have up to {MAX_BODY} bytes"))
-    };
+    let too_large =
+        || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have up to {MAX_BODY} bytes"));
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
     }
@@ -128,3 +121,6 @@ async fn admit(guard: &Guard, request: Request) -> Result<Request, Problem> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

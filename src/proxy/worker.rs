@@ -68,7 +68,9 @@ pub enum Order {
     Report(oneshot::Sender<Report>),
     /// Close resting connections at once and the others as they finish. HTTP/2 callers, who open one
     /// connection for everything, are told spread over `stagger`.
-    Close { stagger: Duration },
+    Close {
+        stagger: Duration,
+    },
     /// Close whatever is still open.
     CutAll,
     Stop,
@@ -367,7 +369,7 @@ async fn accept(worker: Rc<Worker>, entrance: Arc<Entrance>) {
             Ok((stream, peer)) => {
                 if worker.loads.total() >= worker.table().plan.callers.max_connections {
                     count_end(&worker, "too_many_connections");
-                    connection::refuse(stream);
+                    connection::refuse(&stream);
                     continue;
                 }
                 match worker.loads.behind(worker.number).and_then(|other| worker.peers.get(other)) {

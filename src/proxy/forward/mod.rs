@@ -135,8 +135,9 @@ async fn serve(
         return Ok(Response::from_parts(parts, Answer::Own(None)));
     }
     let access = entry.take().map(|entry| Access { entry, worker: Rc::clone(&caller.worker), bytes: 0 });
-    let answer = Open::new(body, lease, guard, service, parts.status, times, pair, access);
-    Ok(Response::from_parts(parts, answer))
+    let status = parts.status;
+    let open = Open { body, lease, guard, service, status, times, pair, access };
+    Ok(Response::from_parts(parts, open.into_answer()))
 }
 
 /// Too large by its own account; a body without one is measured as it passes.
