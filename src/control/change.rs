@@ -191,6 +191,7 @@ impl Control {
         }
         let service = self.services.load().get(name).ok_or_else(|| Refused::NoService(name.into()))?;
         let instance = service.instance(to).ok_or(Refused::NoShadow)?;
+        let turn = self.gates.take_turn(&service.name)?;
         let timeout = service.settings.upstream.connect_timeout;
         health::reachable(instance, timeout)
             .await
@@ -210,6 +211,7 @@ impl Control {
         let in_flight = self.service(name).await.map_or(0, |status| status.in_flight);
         let control = Arc::clone(self);
         let run = async move {
+            let _turn = turn;
             let service = Arc::clone(&orders.service);
             let ended = switchover::run(&control.gates, &control.store, orders, in_flight).await?;
             control.past.count(&service, &ended);
