@@ -131,6 +131,7 @@ async fn pause(
 ) -> Result<Ended, Refused> {
     let service = &orders.service;
     let phase = |gates: &Gates| gates.state(service).map(|state| state.phase);
+    gates.hold_for(service, orders.park_timeout);
     let held = Instant::now();
     gates.close(service, orders.park).map_err(Refused::from)?;
     let end = |outcome, active, drain: Duration, swap: Duration, reason| Ended {

@@ -110,6 +110,11 @@ impl Gates {
         self.lock().get(service).is_none_or(Controller::past_is_over)
     }
 
+    /// How long requests may be held from now on, until the settings are loaded again.
+    pub fn hold_for(&self, service: &Arc<str>, timeout: Duration) {
+        self.crew.order(|| Order::HoldFor { service: Arc::clone(service), timeout });
+    }
+
     pub fn close(&self, service: &Arc<str>, park: Park) -> Result<(), GateError> {
         self.command(service, |controller| controller.close(park))
     }
