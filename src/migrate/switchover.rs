@@ -172,7 +172,8 @@ async fn pause(
     if !drained {
         give_up(gates, service, before.active).await;
         let reason = format!("{cut} exchanges were cut and did not end");
-        return Ok(end(Outcome::Aborted, before.active, held.elapsed(), Duration::ZERO, Some(reason)));
+        let ended = end(Outcome::Aborted, before.active, held.elapsed(), Duration::ZERO, Some(reason));
+        return Ok(Ended { cut, drained: in_flight.saturating_sub(cut), ..ended });
     }
     let drain = held.elapsed();
 
