@@ -1,11 +1,13 @@
 //! Promises 4 and 5: a switchover fails no request, and at every instant exactly one instance takes
-//! writes. Shown on real processes: Segue, two instances that share their state, and callers.
+//! writes. Shown in a model of the protocol, explored exhaustively, and on real processes: Segue, two
+//! instances that share their state, and callers.
 
 mod callers;
 mod crash;
 mod drain;
 mod hold;
 mod load;
+mod model;
 mod parking;
 mod refusals;
 mod stage;
