@@ -126,7 +126,7 @@ pub(super) async fn service(
         records,
         tee,
         parked: old.map_or_else(Arc::<AtomicUsize>::default, |old| Arc::clone(&old.parked)),
-        start: old.map_or(start, |old| old.start),
+        start,
         name,
     })
 }

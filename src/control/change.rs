@@ -31,6 +31,14 @@ pub enum ReloadError {
     Store(#[from] StoreError),
     #[error("service `{0}` is switching over; try again when that is over")]
     Switching(Arc<str>),
+    /// Requests under way know the instances by their names.
+    #[error(
+        "service `{service}`: the endpoints that serve now are the `{}` of the running settings and the `{}` of the \
+         new ones; restart Segue to change the names round",
+        running.as_str(),
+        running.other().as_str()
+    )]
+    Renamed { service: Arc<str>, running: InstanceName },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +97,16 @@ impl Control {
         let old = self.services.load_full();
         let recorded = self.store.all_active().await?;
         let services = Services::build(&next, Some(&old), &recorded, &self.memory, self.seed).await?;
+        for service in services.iter() {
+            let Some(gate) = self.gates.state(&service.name) else { continue };
+            if gate.active != service.start.active {
+                let service = Arc::clone(&service.name);
+                return Err(match gate.phase {
+                    GATE_OPEN => ReloadError::Renamed { service, running: gate.active },
+                    _ => ReloadError::Switching(service),
+                });
+            }
+        }
         for gone in old.iter().filter(|service| services.get(&service.name).is_none()) {
             if self.gates.state(&gone.name).is_some_and(|gate| gate.phase != GATE_OPEN) {
                 return Err(ReloadError::Switching(Arc::clone(&gone.name)));
@@ -191,6 +209,7 @@ impl Control {
         }
         let service = self.services.load().get(name).ok_or_else(|| Refused::NoService(name.into()))?;
         let instance = service.instance(to).ok_or(Refused::NoShadow)?;
+        let turn = self.gates.take_turn(&service.name)?;
         let timeout = service.settings.upstream.connect_timeout;
         health::reachable(instance, timeout)
             .await
@@ -211,6 +230,7 @@ impl Control {
         let in_flight = self.service(name).await.map_or(0, |status| status.in_flight);
         let control = Arc::clone(self);
         let run = async move {
+            let _turn = turn;
             let service = Arc::clone(&orders.service);
             let ended = switchover::run(&control.gates, &control.store, orders, in_flight).await?;
             control.past.count(&service, &ended);

@@ -131,6 +131,7 @@ async fn pause(
 ) -> Result<Ended, Refused> {
     let service = &orders.service;
     let phase = |gates: &Gates| gates.state(service).map(|state| state.phase);
+    gates.hold_for(service, orders.park_timeout);
     let held = Instant::now();
     gates.close(service, orders.park).map_err(Refused::from)?;
     let end = |outcome, active, drain: Duration, swap: Duration, reason| Ended {
@@ -171,7 +172,8 @@ async fn pause(
     if !drained {
         give_up(gates, service, before.active).await;
         let reason = format!("{cut} exchanges were cut and did not end");
-        return Ok(end(Outcome::Aborted, before.active, held.elapsed(), Duration::ZERO, Some(reason)));
+        let ended = end(Outcome::Aborted, before.active, held.elapsed(), Duration::ZERO, Some(reason));
+        return Ok(Ended { cut, drained: in_flight.saturating_sub(cut), ..ended });
     }
     let drain = held.elapsed();
 

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -190,11 +191,23 @@ fn cookie() -> Answer {
     answer
 }
 
-/// A write is taken only when its body has come whole: one that was cut off was not asked for.
+/// A write is taken only when its body has come whole: one that was cut off was not asked for. With
+/// `?wait_ms=` it is taken so much later, even if the caller has left by then.
 async fn append(site: &Site, key: &str, request: Request<Incoming>) -> io::Result<Answer> {
+    let wait = streams::number(request.uri().query(), "wait_ms").map(Duration::from_millis);
     consume(request).await?;
-    let written = key.to_owned();
-    let sequence = with_ledger(site, move |ledger| ledger.append(&written)).await?;
+    let (ledger, written) = (site.shared.ledger.clone(), key.to_owned());
+    let append = using(ledger, move |ledger| ledger.append(&written));
+    let sequence = match wait {
+        None => append.await?,
+        Some(wait) => {
+            let late = async move {
+                tokio::time::sleep(wait).await;
+                append.await
+            };
+            tokio::task::spawn_local(late).await.map_err(io::Error::other)??
+        }
+    };
     Ok(json(&json!({"key": key, "sequence": sequence})))
 }
 
@@ -210,11 +223,16 @@ async fn with_ledger<T: Send + 'static>(
     site: &Site,
     work: impl FnOnce(&Ledger) -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    let ledger = &site.shared.ledger;
+    using(site.shared.ledger.clone(), work).await
+}
+
+async fn using<T: Send + 'static>(
+    ledger: Ledger,
+    work: impl FnOnce(&Ledger) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     if !ledger.blocks() {
-        return work(ledger);
+        return work(&ledger);
     }
-    let ledger = ledger.clone();
     tokio::task::spawn_blocking(move || work(&ledger)).await.map_err(io::Error::other)?
 }
 

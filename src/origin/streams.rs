@@ -46,14 +46,16 @@ pub(super) fn chunks(chunks: u64, ms: u64, asked: &HeaderMap) -> Answer {
     answer
 }
 
+/// A number in a query, such as `ms` in `?ms=5`.
+pub(super) fn number(query: Option<&str>, name: &str) -> Option<u64> {
+    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse().ok())
+}
+
 /// Events until the caller leaves, or `?events=N` of them, `?ms=M` apart.
 pub(super) fn events(query: Option<&str>) -> Answer {
-    let number = |name: &str| {
-        let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse().ok())
-    };
-    let every = number("ms").map_or(EVENT_INTERVAL, Duration::from_millis);
-    let events = timed(every, number("events"), None, |n| format!("id: {n}\ndata: tick\n\n"));
+    let every = number(query, "ms").map_or(EVENT_INTERVAL, Duration::from_millis);
+    let events = timed(every, number(query, "events"), None, |n| format!("id: {n}\ndata: tick\n\n"));
     let mut answer = with_type(HeaderValue::from_static("text/event-stream"), events);
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer

@@ -1,7 +1,7 @@
 //! The gates of all services, as the control plane sees them: each service's [`Controller`] and the
 //! members it talks to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use crate::config::{InstanceName, Park};
 pub struct Gates {
     crew: Arc<Crew>,
     controllers: Mutex<HashMap<Arc<str>, Controller>>,
+    /// Services that somebody is switching over.
+    turns: Mutex<HashSet<Arc<str>>>,
     /// Grows with everything a member says, so that waiting needs no polling.
     heard: watch::Sender<u64>,
 }
@@ -29,6 +31,18 @@ pub struct GateState {
     pub phase: Phase,
 }
 
+/// The right to switch a service over, given back when dropped.
+pub struct Turn {
+    gates: Arc<Gates>,
+    service: Arc<str>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.gates.turns().remove(&self.service);
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GateError {
     #[error("there is no service `{0}`")]
@@ -39,7 +53,7 @@ pub enum GateError {
 
 impl Gates {
     pub fn new(crew: Arc<Crew>) -> Arc<Self> {
-        Arc::new(Self { crew, controllers: Mutex::default(), heard: watch::channel(0).0 })
+        Arc::new(Self { crew, controllers: Mutex::default(), turns: Mutex::default(), heard: watch::channel(0).0 })
     }
 
     /// Takes a service in, or out again when it is no longer configured.
@@ -79,8 +93,26 @@ impl Gates {
         })
     }
 
+    /// A service is switched over by one at a time. The phase of its gate alone cannot see to that: to
+    /// overlap, the swap is made durable while the gate is still open.
+    pub fn take_turn(self: &Arc<Self>, service: &Arc<str>) -> Result<Turn, GateError> {
+        if !self.turns().insert(Arc::clone(service)) {
+            return Err(OutOfTurn::Busy.into());
+        }
+        Ok(Turn { gates: Arc::clone(self), service: Arc::clone(service) })
+    }
+
+    fn turns(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn past_is_over(&self, service: &str) -> bool {
         self.lock().get(service).is_none_or(Controller::past_is_over)
+    }
+
+    /// How long requests may be held from now on, until the settings are loaded again.
+    pub fn hold_for(&self, service: &Arc<str>, timeout: Duration) {
+        self.crew.order(|| Order::HoldFor { service: Arc::clone(service), timeout });
     }
 
     pub fn close(&self, service: &Arc<str>, park: Park) -> Result<(), GateError> {

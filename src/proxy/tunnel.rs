@@ -2,8 +2,11 @@
 //!
 //! A tunnel counts as a write in flight, because nobody can tell what passes in it.
 
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -14,13 +17,15 @@ use tokio::sync::oneshot;
 use super::caller::Caller;
 use super::forward::upload::Upload;
 use super::gate::Guard;
-use super::gate::local::{Signal, Stage};
+use super::gate::local::Stage;
 use super::service::Service;
 use crate::net::Stream;
 use crate::upstream::{Lease, Upgraded};
 
 /// Per direction; as much as a loopback socket hands over at once without waiting.
 const BUFFER: usize = 16 * 1024;
+/// How long a caller that is cut may take to take the news.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// RFC 6455 §7.4.1 and IANA: 1012, "Service Restart": come again, perhaps elsewhere.
 const CLOSE_SERVICE_RESTART: [u8; 4] = [0x88, 0x02, 0x03, 0xf4];
 
@@ -57,6 +62,8 @@ pub async fn run(caller_stream: Stream, from_caller: Bytes, ticket: Ticket, call
     let (mut from_a, mut to_a) = tokio::io::split(caller_stream);
     let (mut from_b, mut to_b) = tokio::io::split(instance_stream);
     let mut frames = websocket.then(Frames::default);
+    // Part of what the instance sent may still be on its way to the caller.
+    let unwritten = Cell::new(false);
 
     let upward = async {
         if !from_caller.is_empty() && to_b.write_all(&from_caller).await.is_err() {
@@ -72,59 +79,67 @@ pub async fn run(caller_stream: Stream, from_caller: Bytes, ticket: Ticket, call
         let _ = to_b.shutdown().await;
     };
     let downward = async {
-        let mut buffer = vec![0; BUFFER];
-        if !from_instance.is_empty() {
+        let mut pass = async |bytes: &[u8]| {
+            unwritten.set(true);
+            to_a.write_all(bytes).await?;
+            unwritten.set(false);
             if let Some(frames) = &mut frames {
-                frames.follow(&from_instance);
+                frames.follow(bytes);
             }
-            if to_a.write_all(&from_instance).await.is_err() {
-                return;
-            }
+            std::io::Result::Ok(())
+        };
+        if pass(&from_instance).await.is_err() {
+            return;
         }
-        loop {
-            let got = tokio::select! {
-                biased;
-                signal = std::future::poll_fn(|cx| guard.poll_signal(cx)) => Err(signal),
-                signal = std::future::poll_fn(|cx| caller.link.poll_signal(cx)) => {
-                    if signal == super::connection::Signal::Cut { Err(Signal::Cut) } else { continue }
-                }
-                got = from_b.read(&mut buffer) => Ok(got),
-            };
-            match got {
-                Ok(Ok(read @ 1..)) => {
-                    guard.took(read as u64);
-                    let bytes = buffer.get(..read).unwrap_or_default();
-                    if let Some(frames) = &mut frames {
-                        frames.follow(bytes);
-                    }
-                    if to_a.write_all(bytes).await.is_err() {
-                        return;
-                    }
-                }
-                Ok(Ok(_) | Err(_)) => break,
-                Err(_) => {
-                    service.counts.borrow_mut().cut += 1;
-                    // Inside a frame a close frame would be taken for payload; then only the
-                    // connection's end can tell.
-                    if frames.as_ref().is_some_and(Frames::at_boundary) {
-                        let _ = to_a.write_all(&CLOSE_SERVICE_RESTART).await;
-                    }
-                    break;
-                }
+        let mut buffer = vec![0; BUFFER];
+        while let Ok(read @ 1..) = from_b.read(&mut buffer).await {
+            guard.took(read as u64);
+            if pass(buffer.get(..read).unwrap_or_default()).await.is_err() {
+                return;
             }
         }
         let _ = to_a.shutdown().await;
     };
     // Either direction may end long before the other (a half-closed TCP stream is still a stream), but
-    // when the instance is done nothing more can come of it.
-    let mut upward = std::pin::pin!(upward);
-    let mut downward = std::pin::pin!(downward);
-    let mut upward_done = false;
-    loop {
-        tokio::select! {
-            () = &mut upward, if !upward_done => upward_done = true,
-            () = &mut downward => return,
+    // when the instance is done nothing more can come of it. A cut waits for neither: a caller that
+    // takes nothing must not hold it.
+    {
+        let (mut upward, mut downward) = (pin!(upward), pin!(downward));
+        let mut cut = pin!(cut(&guard, caller));
+        let mut upward_done = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut cut => break,
+                () = &mut upward, if !upward_done => upward_done = true,
+                () = &mut downward => return,
+            }
         }
+    }
+    service.counts.borrow_mut().cut += 1;
+    // Nothing more reaches the instance, so the drain need not wait for the farewell.
+    drop((from_b, to_b));
+    drop(guard);
+    let farewell = async {
+        // Inside a frame a close frame would be taken for payload; then only the connection's end can
+        // tell.
+        if !unwritten.get() && frames.as_ref().is_some_and(Frames::at_boundary) {
+            let _ = to_a.write_all(&CLOSE_SERVICE_RESTART).await;
+        }
+        let _ = to_a.shutdown().await;
+    };
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+}
+
+/// Waits until the exchange or its caller's connection has to end at once.
+async fn cut(guard: &Guard, caller: &Caller) {
+    let connection = async {
+        let signal = || poll_fn(|cx| caller.link.poll_signal(cx));
+        while signal().await != super::connection::Signal::Cut {}
+    };
+    tokio::select! {
+        _ = poll_fn(|cx| guard.poll_signal(cx)) => {}
+        () = connection => {}
     }
 }
 

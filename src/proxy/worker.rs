@@ -50,6 +50,11 @@ pub enum Order {
         service: Arc<str>,
         command: Command,
     },
+    /// Hold requests no longer than this from now on.
+    HoldFor {
+        service: Arc<str>,
+        timeout: Duration,
+    },
     /// End what is in flight of this generation and before; answers how much that was.
     Cut {
         service: Arc<str>,
@@ -325,6 +330,11 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             Order::Gate { service, command } => {
                 if let Some(service) = worker.table().named(&service) {
                     service.gate.obey(command);
+                }
+            }
+            Order::HoldFor { service, timeout } => {
+                if let Some(service) = worker.table().named(&service) {
+                    service.gate.hold_for(timeout);
                 }
             }
             Order::Cut { service, generation, done } => {

@@ -141,8 +141,18 @@ impl Segue {
 
     /// `kill -9`, then the same configuration again.
     pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The same configuration again, once it has ended.
+    pub fn restart(&mut self) {
         let (child, log) = Self::spawn(&self.config);
         (self.child, self.log) = (child, log);
         self.await_ready();

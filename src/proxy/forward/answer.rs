@@ -221,6 +221,17 @@ impl PairSide {
 
 // === impl Answer ===
 
+impl Answer {
+    /// Takes the whole answer in the place of a caller that has left.
+    pub async fn hear_out(mut self) {
+        if let Self::Instance(open) = &mut self
+            && let Some(exchange) = open.take()
+        {
+            exchange.hear_out().await;
+        }
+    }
+}
+
 impl Body for Answer {
     type Data = Bytes;
     type Error = AnswerError;

@@ -218,10 +218,9 @@ impl Drop for Abandonable {
             if let Ok(Answered { service, guard, response, lease, times, .. }) = exchange.await {
                 let status = response.status();
                 service.count_request(guard.admitted.active, guard.admitted.class, status);
-                // Dropped at once, which hears the answer out.
                 let body = response.into_body();
                 let open = Open { body, lease, guard, service, status, times, pair: None, access: None };
-                drop(open.into_answer());
+                open.into_answer().hear_out().await;
             }
         });
     }

@@ -93,6 +93,11 @@ impl Gate {
         self.limits.set(limits);
     }
 
+    /// Changes the timeout alone.
+    pub fn hold_for(&self, timeout: Duration) {
+        self.limits.set(ParkLimits { timeout, ..self.limits.get() });
+    }
+
     pub fn generation(&self) -> Generation {
         self.member.borrow().generation()
     }
