@@ -4,6 +4,7 @@
 //! migration passes through the house. Dependencies point down the list only where the module
 //! comments say so; the pure parts (`classify`, `sample`, `record`) do no I/O and read no clock.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod control;

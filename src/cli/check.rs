@@ -74,7 +74,11 @@ fn validate(path: &Path) -> Result<Settings, String> {
         }
     }
     let named = |fault: String| format!("{}: {fault}", path.display());
-    if faults.is_empty() { Ok(settings) } else { Err(faults.into_iter().map(named).collect::<Vec<_>>().join("\n")) }
+    if faults.is_empty() {
+        Ok(settings)
+    } else {
+        Err(faults.into_iter().map(named).collect::<Vec<_>>().join("\n"))
+    }
 }
 
 fn classifier(service: &Service) -> Result<Classifier, String> {
@@ -86,7 +90,8 @@ fn classifier(service: &Service) -> Result<Classifier, String> {
 }
 
 fn summary(settings: &Settings) -> String {
-    let mut lines = vec![format!("valid: {} listeners, {} services", settings.listeners.len(), settings.services.len())];
+    let mut lines =
+        vec![format!("valid: {} listeners, {} services", settings.listeners.len(), settings.services.len())];
     for (name, service) in &settings.services {
         let shadow = match &service.shadow {
             Some(_) => format!("tee {} to its shadow", service.tee.percent),
@@ -103,9 +108,8 @@ fn explain(
     body: &str,
     settings: Option<&Settings>,
 ) -> Result<String, String> {
-    let (method, target) = request
-        .split_once(' ')
-        .ok_or_else(|| format!("`{request}` is no request; write 'GET /path'"))?;
+    let (method, target) =
+        request.split_once(' ').ok_or_else(|| format!("`{request}` is no request; write 'GET /path'"))?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("`{method}` is no method"))?;
     let uri: Uri = target.trim().parse().map_err(|error| format!("`{target}` is no target: {error}"))?;
     let mut map = HeaderMap::new();
@@ -124,8 +128,7 @@ fn explain(
         None => (None, None),
         Some(settings) => {
             let all: Vec<(&String, &Service)> = settings.services.iter().collect();
-            let router =
-                Router::new(all.iter().map(|(_, of)| (of.hosts.as_slice(), of.paths.as_slice())));
+            let router = Router::new(all.iter().map(|(_, of)| (of.hosts.as_slice(), of.paths.as_slice())));
             let found = router.find(&host, uri.path()).and_then(|index| all.get(index));
             let (name, service) =
                 found.ok_or_else(|| format!("no service matches host `{host}` and path `{}`", uri.path()))?;
@@ -136,13 +139,7 @@ fn explain(
         Some(service) => classifier(service)?,
         None => Classifier::new(&config::Classify::default(), None).map_err(|error| error.to_string())?,
     };
-    let head = Head {
-        method: &method,
-        uri: &uri,
-        host: &host,
-        headers: &map,
-        has_body: !body.is_empty(),
-    };
+    let head = Head { method: &method, uri: &uri, host: &host, headers: &map, has_body: !body.is_empty() };
     let explanation = classifier.explain(&head, body.as_bytes());
     Ok(match name {
         Some(name) => format!("service `{name}`: {explanation}"),

@@ -12,7 +12,7 @@ use super::{failed, refused};
 use crate::config::{self, Settings};
 use crate::control::{Control, Sockets};
 use crate::store::Store;
-use crate::{logging, service_manager, watch};
+use crate::{admin, logging, service_manager, watch};
 
 #[derive(Args, Debug)]
 pub struct RunArgs {
@@ -44,12 +44,7 @@ pub fn run(args: RunArgs) -> ExitCode {
     }
 }
 
-async fn serve(
-    settings: Settings,
-    file: &Path,
-    log: &logging::Log,
-    inherited: Vec<OwnedFd>,
-) -> ExitCode {
+async fn serve(settings: Settings, file: &Path, log: &logging::Log, inherited: Vec<OwnedFd>) -> ExitCode {
     let signals = Signals::new();
     let mut signals = match signals {
         Ok(signals) => signals,
@@ -71,6 +66,13 @@ async fn serve(
         Ok(control) => control,
         // A port in use or a broken certificate is the configuration's fault, and named as such.
         Err(error) => return refused(&format!("{}: {error}", file.display())),
+    };
+    let admin = match admin::open(&control) {
+        Ok(admin) => admin,
+        Err(error) => {
+            control.stop().await;
+            return refused(&format!("{}: {error}", file.display()));
+        }
     };
     let mut changes = watch::file(file);
     for entrance in control.sockets().entrances() {
@@ -95,6 +97,9 @@ async fn serve(
     };
     if cut > 0 {
         tracing::warn!(connections = cut, "cut at the end of the grace period");
+    }
+    if let Some(admin) = admin {
+        admin.stop().await;
     }
     control.stop().await;
     ExitCode::SUCCESS

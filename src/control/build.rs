@@ -54,9 +54,9 @@ pub(super) async fn service(
     let start = start_at(name, settings, record)?;
     let descriptors = match &settings.classify.grpc_descriptor_set {
         None => None,
-        Some(path) => Some(
-            std::fs::read(path).map_err(|error| BuildError::Descriptors { service: of(), error })?,
-        ),
+        Some(path) => {
+            Some(std::fs::read(path).map_err(|error| BuildError::Descriptors { service: of(), error })?)
+        }
     };
     let classifier = Classifier::new(&settings.classify, descriptors.as_deref())
         .map_err(|error| BuildError::Classify { service: of(), error })?;
@@ -80,8 +80,10 @@ pub(super) async fn service(
     };
     let lane_limits = Limits::of_lane(&settings.upstream, &settings.tee);
     let same_lane = |same: Option<&'_ ServiceControl>| {
-        same.is_some_and(|old| old.settings.tee.max_connections == settings.tee.max_connections
-            && old.settings.tee.connect_timeout == settings.tee.connect_timeout)
+        same.is_some_and(|old| {
+            old.settings.tee.max_connections == settings.tee.max_connections
+                && old.settings.tee.connect_timeout == settings.tee.connect_timeout
+        })
     };
     let lane_source = match same_source.filter(|_| same_lane(same_source)) {
         Some(old) => Arc::clone(&old.tee.source),
@@ -98,9 +100,8 @@ pub(super) async fn service(
     };
     let name: Arc<str> = old.map_or_else(|| name.into(), |old| Arc::clone(&old.name));
     let records = old.map_or_else(Arc::<ShadowRecords>::default, |old| Arc::clone(&old.records));
-    let same_tee = old.filter(|old| {
-        old.settings.tee == settings.tee && same_source.is_some() && same_shadow.is_some()
-    });
+    let same_tee =
+        old.filter(|old| old.settings.tee == settings.tee && same_source.is_some() && same_shadow.is_some());
     let tee = match same_tee {
         Some(old) => Arc::clone(&old.tee),
         None => tee_plan(&name, &settings.tee, &records, memory, seed, lane_source, lane_shadow)

@@ -98,6 +98,10 @@ impl Control {
             listener.install(prepared);
         }
         self.publish(services, next);
+        // SIGHUP is also how log rotation says that the file has moved away.
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
         Ok(())
     }
 
@@ -110,7 +114,7 @@ impl Control {
             Some(gate) => StartAt { generation: gate.generation, active: gate.active },
             None => service.start,
         };
-        let plan = Arc::new(services.plan(&settings, &self.tees_stopped, at));
+        let plan = Arc::new(services.plan(&settings, &self.tees_stopped, self.access_log.as_ref(), at));
         self.crew.order(|| Order::Plan(Arc::clone(&plan)));
         for gone in old.iter().filter(|service| services.get(&service.name).is_none()) {
             self.gates.remove(&gone.name);
@@ -205,8 +209,12 @@ impl Control {
         };
         let in_flight = self.service(name).await.map_or(0, |status| status.in_flight);
         let control = Arc::clone(self);
-        let run =
-            async move { switchover::run(&control.gates, &control.store, orders, in_flight).await };
+        let run = async move {
+            let service = Arc::clone(&orders.service);
+            let ended = switchover::run(&control.gates, &control.store, orders, in_flight).await?;
+            control.past.count(&service, &ended);
+            Ok(ended)
+        };
         // A panic in there has left the gate as it was; the store says who is active.
         tokio::spawn(run).await.unwrap_or(Err(Refused::Busy))
     }

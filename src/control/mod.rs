@@ -4,6 +4,8 @@
 mod build;
 mod change;
 mod life;
+mod measure;
+mod past;
 mod services;
 mod sockets;
 mod status;
@@ -17,12 +19,16 @@ use arc_swap::ArcSwap;
 
 pub use self::build::BuildError;
 pub use self::change::{ReloadError, SwitchoverRequest, TeeChange, TeeError};
+pub use self::measure::{BySide, Measurements, ServiceMeasurements};
+use self::past::PastSwitchovers;
+pub use self::past::SwitchoverCounts;
 pub use self::services::ServiceControl;
-pub use self::sockets::{SocketError, Sockets};
-pub use self::status::{LatencyView, ProcessStatus, ServiceStatus, Summaries, TeeStatus};
 use self::services::Services;
+pub use self::sockets::{SocketError, Sockets};
+pub use self::status::{LatencyView, ProcessStatus, ServiceStatus, Sides, Summaries, TeeStatus};
 use self::totals::SourceTotals;
 use crate::config::Settings;
+use crate::proxy::access::{AccessLog, AccessLogError};
 use crate::proxy::crew::{Crew, CrewError};
 use crate::proxy::gates::Gates;
 use crate::proxy::worker::Order;
@@ -41,10 +47,12 @@ pub struct Control {
     _lane: Lane,
     memory: Arc<Memory>,
     sockets: Sockets,
+    access_log: Option<AccessLog>,
     tees_stopped: Arc<AtomicBool>,
     /// Fixed for the process, so that a session that is teed stays teed through reloads.
     seed: u64,
     totals: Mutex<SourceTotals>,
+    past: PastSwitchovers,
     /// Closed as soon as the process is ending or being upgraded; switchovers are refused then.
     ending: AtomicBool,
     started: Instant,
@@ -62,6 +70,8 @@ pub enum StartError {
     Crew(#[from] CrewError),
     #[error(transparent)]
     Lane(#[from] LaneError),
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
 }
 
 impl Control {
@@ -79,8 +89,10 @@ impl Control {
         let services = Services::build(&settings, None, &recorded, &memory, seed).await?;
         let sockets = inherited.complete(&settings)?;
 
+        let access_log = settings.log.access.as_deref().map(AccessLog::start).transpose()?;
+
         let (told, heard) = tokio::sync::mpsc::unbounded_channel();
-        let plan = Arc::new(services.plan(&settings, &tees_stopped, |service| service.start));
+        let plan = Arc::new(services.plan(&settings, &tees_stopped, access_log.as_ref(), |of| of.start));
         let crew = Arc::new(Crew::start(settings.workers.get(), &plan, &lane, &told)?);
         let gates = Gates::new(Arc::clone(&crew));
         for service in services.iter() {
@@ -99,9 +111,11 @@ impl Control {
             _lane: lane,
             memory,
             sockets,
+            access_log,
             tees_stopped,
             seed,
             totals: Mutex::default(),
+            past: PastSwitchovers::default(),
             ending: AtomicBool::new(false),
             started: Instant::now(),
         }))

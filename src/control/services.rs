@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use super::build::{self, BuildError};
 use crate::config::{self, InstanceName, Settings};
+use crate::proxy::access::AccessLog;
 use crate::proxy::gate::member::Generation;
 use crate::proxy::plan::{Plan, ServicePlan, TeePlan};
 use crate::proxy::route::Router;
@@ -75,6 +76,7 @@ impl Services {
         &self,
         settings: &Settings,
         tees_stopped: &Arc<AtomicBool>,
+        access_log: Option<&AccessLog>,
         at: impl Fn(&ServiceControl) -> StartAt,
     ) -> Plan {
         let routed = self.iter().map(|of| (of.settings.hosts.as_slice(), of.settings.paths.as_slice()));
@@ -98,6 +100,7 @@ impl Services {
             router: Router::new(routed),
             services: services.collect(),
             tees_stopped: Arc::clone(tees_stopped),
+            access_log: access_log.cloned(),
         }
     }
 }

@@ -73,7 +73,10 @@ impl Sockets {
 
     /// Where TCP callers come in; a configured port 0 is the real one here.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.entrances.iter().filter_map(|entrance| net::local_address(&entrance.socket).ok().flatten()).collect()
+        self.entrances
+            .iter()
+            .filter_map(|entrance| net::local_address(&entrance.socket).ok().flatten())
+            .collect()
     }
 }
 

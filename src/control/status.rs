@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 
 use super::Control;
+use super::past::SwitchoverCounts;
 use super::services::ServiceControl;
 use crate::config::InstanceName;
 use crate::proxy::gate::controller::Phase;
@@ -39,6 +40,7 @@ pub struct ServiceStatus {
     pub abandoned: u64,
     pub caller_left: u64,
     pub held_ms: Held,
+    pub switchovers: SwitchoverCounts,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -105,6 +107,7 @@ pub struct ProcessStatus {
 pub struct LatencyView {
     pub service: Arc<str>,
     /// Callers' answers from the configured source, and teed answers from the configured shadow.
+    #[serde(flatten)]
     pub forward: Summaries,
     /// The same after a switchover, when the shadow is active and the tee runs backwards.
     pub reverse: Summaries,
@@ -115,21 +118,29 @@ pub struct LatencyView {
 pub struct Summaries {
     pub source: Summary,
     pub shadow: Summary,
-    pub source_first_byte: Summary,
-    pub shadow_first_byte: Summary,
-    pub connect: Summary,
-    pub shadow_connect: Summary,
     /// The source's side of the pairs alone: what the shadow's may be compared with.
     pub paired_source: Summary,
+    pub first_byte: Sides,
+    pub connect: Sides,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Sides {
+    pub source: Summary,
+    pub shadow: Summary,
 }
 
 impl Control {
     pub async fn status(&self) -> ProcessStatus {
         let reports = self.reports().await;
+        self.process(&reports)
+    }
+
+    pub(super) fn process(&self, reports: &[Report]) -> ProcessStatus {
         let services = self.services.load();
         let mut refused = Tally::new();
         let mut ended = Tally::new();
-        for report in &reports {
+        for report in reports {
             report.rejects.iter().for_each(|(label, by)| count(&mut refused, label, *by));
             report.ends.iter().for_each(|(label, by)| count(&mut ended, label, *by));
         }
@@ -142,7 +153,7 @@ impl Control {
             lane_bytes: self.memory.held().bytes(),
             refused: refused.into_iter().collect(),
             ended: ended.into_iter().collect(),
-            services: services.iter().map(|service| self.status_of(service, &reports)).collect(),
+            services: services.iter().map(|service| self.status_of(service, reports)).collect(),
         }
     }
 
@@ -194,19 +205,21 @@ impl Control {
         let all = &totals.of(&service.name).latency;
         let mut records = service.records.lock();
         let pairs = records.totals();
+        let sides = |clock| Sides {
+            source: all.total(Side::Source, direction, clock),
+            shadow: pairs.total(Side::Shadow, direction, clock),
+        };
         Summaries {
             source: all.total(Side::Source, direction, Clock::LastByte),
             shadow: pairs.total(Side::Shadow, direction, Clock::LastByte),
-            source_first_byte: all.total(Side::Source, direction, Clock::FirstByte),
-            shadow_first_byte: pairs.total(Side::Shadow, direction, Clock::FirstByte),
-            connect: all.total(Side::Source, direction, Clock::Connect),
-            shadow_connect: pairs.total(Side::Shadow, direction, Clock::Connect),
             paired_source: pairs.total(Side::Source, direction, Clock::LastByte),
+            first_byte: sides(Clock::FirstByte),
+            connect: sides(Clock::Connect),
         }
     }
 
     /// Every worker's report; the histograms in them are already merged into the totals.
-    async fn reports(&self) -> Vec<Report> {
+    pub(super) async fn reports(&self) -> Vec<Report> {
         let mut reports = self.crew.report().await;
         self.totals().absorb(&mut reports);
         reports
@@ -265,6 +278,7 @@ impl Control {
             abandoned: sum(|report| report.abandoned),
             caller_left: sum(|report| report.caller_left),
             held_ms: Held::of(&held),
+            switchovers: self.past.counts(&service.name),
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod tunnel;
 
 pub mod respond;
 
+pub mod access;
 pub mod crew;
 pub mod gates;
 pub mod plan;

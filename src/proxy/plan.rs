@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+use super::access::AccessLog;
 use super::classify::Classifier;
 use super::gate::member::Generation;
 use super::route::Router;
@@ -19,6 +20,7 @@ pub struct Plan {
     pub services: Vec<Arc<ServicePlan>>,
     /// The one switch that stops all tees; read by workers, flipped by the admin API.
     pub tees_stopped: Arc<AtomicBool>,
+    pub access_log: Option<AccessLog>,
 }
 
 pub struct ServicePlan {

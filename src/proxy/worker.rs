@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
+use super::access::Lines;
 use super::connection::{self, Link, Patience, Phase, Signal};
 use super::gate::controller::MemberId;
 use super::gate::local::Blocker;
@@ -67,7 +68,9 @@ pub enum Order {
     Report(oneshot::Sender<Report>),
     /// Close resting connections at once and the others as they finish. HTTP/2 callers, who open one
     /// connection for everything, are told spread over `stagger`.
-    Close { stagger: Duration },
+    Close {
+        stagger: Duration,
+    },
     /// Close whatever is still open.
     CutAll,
     Stop,
@@ -140,6 +143,7 @@ pub struct Worker {
     pub rejects: RefCell<Vec<(&'static str, u64)>>,
     /// Connections by how they ended, where that was not in order.
     pub ends: RefCell<Vec<(&'static str, u64)>>,
+    pub lines: Lines,
     table: RefCell<Rc<Table>>,
     links: RefCell<Slab<Rc<Link>>>,
     loads: Arc<Loads>,
@@ -173,6 +177,7 @@ impl Worker {
             lane: start.lane,
             rejects: RefCell::default(),
             ends: RefCell::default(),
+            lines: Lines::default(),
             table: RefCell::new(Rc::new(Table { plan: Arc::clone(&start.plan), services: Vec::new() })),
             links: RefCell::default(),
             loads: start.loads,
@@ -255,6 +260,9 @@ impl Worker {
         }
         for service in table.services() {
             service.sweep(now, callers.stall_timeout);
+        }
+        if let Some(log) = &table.plan.access_log {
+            log.flush(&self.lines);
         }
     }
 
@@ -340,7 +348,10 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             }
             Order::Close { stagger } => worker.close(stagger),
             Order::CutAll => worker.signal_all(Signal::Cut),
-            Order::Stop => return,
+            Order::Stop => {
+                worker.sweep(Instant::now());
+                return;
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ mod recorder;
 mod route;
 mod totals;
 
-pub use histogram::{Durations, ExportError, HIGHEST, LOWEST, Summary};
+pub use histogram::{Distribution, Durations, ExportError, HIGHEST, LOWEST, Summary};
 pub use recorder::{Exchange, Interval, Recorder, Statuses};
 pub use route::{MAX_ROUTES, OTHER_ROUTE, route_template};
 pub use totals::{RouteSummary, Totals};

@@ -1,8 +1,10 @@
 //! The merged record of one service: since the start, and of the last complete interval.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use super::histogram::{ExportError, Latency, Summary};
+use super::histogram::{Distribution, ExportError, Latency, Summary};
 use super::recorder::{Interval, Record, Statuses};
 use super::route::place;
 use super::{Clock, Direction, Side};
@@ -42,6 +44,17 @@ impl Totals {
 
     pub fn interval(&self, side: Side, direction: Direction, clock: Clock) -> Summary {
         latency(&self.last, side, direction, clock).map(Latency::summary).unwrap_or_default()
+    }
+
+    /// Since the start; `bounds` have to ascend.
+    pub fn distribution(
+        &self,
+        side: Side,
+        direction: Direction,
+        clock: Clock,
+        bounds: &[Duration],
+    ) -> Distribution {
+        latency(&self.total, side, direction, clock).map(|of| of.distribution(bounds)).unwrap_or_default()
     }
 
     /// Values above the histograms' range, which count as the highest.
@@ -94,8 +107,6 @@ fn latency(record: &Record<u64>, side: Side, direction: Direction, clock: Clock)
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::StatusCode;
 
     use super::*;

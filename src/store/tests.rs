@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::config::InstanceName;
 
 const DIR: &str = "SEGUE_STORE_TEST_DIR";
 
-fn record(instance: Side, generation: u64) -> ActiveRecord {
+fn record(instance: InstanceName, generation: u64) -> ActiveRecord {
     ActiveRecord { instance, generation, fingerprint: Fingerprint::of(&[]), changed_at: 1_700_000_000_000 }
 }
 

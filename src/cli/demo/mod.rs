@@ -18,7 +18,8 @@ use clap::Args;
 use self::instance::{Sample, SampleError};
 use self::report::Report;
 use super::{failed, refused};
-use crate::config::{self, Address, Endpoint, Percent, Scheme, Settings, Target};
+use crate::admin::{self, AdminError};
+use crate::config::{self, Endpoint, Percent, Scheme, Settings, Target};
 use crate::control::{Control, Sockets, StartError, SwitchoverRequest};
 use crate::load::{Load, LoadError, LoadSettings, audit};
 use crate::logging;
@@ -60,6 +61,8 @@ enum DemoError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     #[error("the switchover could not start: {0}")]
     Refused(#[from] Refused),
     #[error("the demo's own proxy has no address")]
@@ -89,7 +92,11 @@ pub fn run(args: DemoArgs) -> ExitCode {
     };
     match shown {
         Ok(report) => {
-            if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if report.is_good() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(error) => failed(&error),
     }
@@ -110,7 +117,6 @@ async fn show(args: &DemoArgs, percent: Percent) -> Result<Report, DemoError> {
     if let Some(web) = settings.services.get_mut(SERVICE) {
         web.tee.percent = percent;
     }
-    let admin = args.keep.then(|| settings.admin.listen.clone()).flatten();
     let control = Control::start(settings, Store::open(&folder.store())?, Sockets::default()).await?;
     let address = *control.sockets().addresses().first().ok_or(DemoError::NoAddress)?;
 
@@ -146,7 +152,7 @@ async fn show(args: &DemoArgs, percent: Percent) -> Result<Report, DemoError> {
         print!("{report}");
     }
     if args.keep {
-        keep(&control, address, admin).await?;
+        keep(&control, address).await?;
     }
     control.drain(Duration::from_secs(1)).await;
     control.stop().await;
@@ -167,9 +173,12 @@ async fn settled(control: &Control) -> Option<crate::control::ServiceStatus> {
     }
 }
 
-async fn keep(control: &Arc<Control>, address: SocketAddr, admin: Option<Address>) -> Result<(), DemoError> {
+async fn keep(control: &Arc<Control>, address: SocketAddr) -> Result<(), DemoError> {
+    let admin = admin::open(control)?;
     eprintln!("\nserving on http://{address}");
-    let _ = (control, admin);
+    if let Some(admin) = admin.as_ref().and_then(admin::Running::address) {
+        eprintln!("admin API on http://{admin}, such as http://{admin}/v1/status");
+    }
     eprintln!("Ctrl-C ends it");
     Ok(tokio::signal::ctrl_c().await?)
 }

@@ -95,7 +95,9 @@ impl Report {
                 writes: load.writes,
                 lost: audit.lost.len(),
                 doubled: audit.doubled.len(),
-                failures: failures.map(|failure| format!("{}: {}", failure.request, failure.reason)).collect(),
+                failures: failures
+                    .map(|failure| format!("{}: {}", failure.request, failure.reason))
+                    .collect(),
             },
             tee: Tee {
                 configured_percent: status.tee.configured_percent,
@@ -189,7 +191,11 @@ impl fmt::Display for Report {
             ("caller", &latency_us.caller),
         ];
         for (name, of) in rows {
-            writeln!(f, "  {name:<12} {:>8} {:>8} {:>8} {:>8} {:>8}", of.p50, of.p90, of.p99, of.p999, of.max)?;
+            writeln!(
+                f,
+                "  {name:<12} {:>8} {:>8} {:>8} {:>8} {:>8}",
+                of.p50, of.p90, of.p99, of.p999, of.max
+            )?;
         }
         writeln!(
             f,

@@ -16,10 +16,12 @@ use tokio::sync::oneshot;
 
 use super::upload::Upload;
 use crate::config::InstanceName;
+use crate::proxy::access::{Ending, Entry};
 use crate::proxy::classify::Class;
 use crate::proxy::gate::Guard;
 use crate::proxy::gate::local::Signal;
 use crate::proxy::service::Service;
+use crate::proxy::worker::Worker;
 use crate::record::{Direction, Exchange, Side};
 use crate::tee::compare::{Digest, End, Head, Outcome};
 use crate::upstream::Lease;
@@ -49,6 +51,14 @@ pub struct Open {
     status: StatusCode,
     times: Times,
     pair: Option<Box<PairSide>>,
+    access: Option<Access>,
+}
+
+/// The request's line in the access log.
+pub struct Access {
+    pub entry: Box<Entry>,
+    pub worker: Rc<Worker>,
+    pub bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +94,9 @@ impl Open {
         status: StatusCode,
         times: Times,
         pair: Option<Box<PairSide>>,
+        access: Option<Access>,
     ) -> Answer {
-        let open = Box::new(Self { body, lease, guard, service, status, times, pair });
+        let open = Box::new(Self { body, lease, guard, service, status, times, pair, access });
         if open.body.is_end_stream() {
             open.finish(End::Complete);
             return Answer::Instance(None);
@@ -104,6 +115,9 @@ impl Open {
                 if let Some(data) = frame.data_ref() {
                     if self.guard.took(data.len() as u64) == Some(Signal::Cut) {
                         return Poll::Ready(Some(Err(AnswerError::Cut)));
+                    }
+                    if let Some(access) = &mut self.access {
+                        access.bytes += data.len() as u64;
                     }
                     if let Some(pair) = &mut self.pair {
                         pair.hasher.update(data);
@@ -124,7 +138,7 @@ impl Open {
     /// Records, reports, gives the connection back and lets go of the guard, in this order: whoever is
     /// told "drained" may rely on all of it.
     fn finish(self: Box<Self>, end: End) {
-        let Self { lease, guard, service, status, times, pair, .. } = *self;
+        let Self { lease, guard, service, status, times, pair, access, .. } = *self;
         let now = Instant::now();
         let last_byte = now.saturating_duration_since(times.sent);
         let active = guard.admitted.active;
@@ -141,6 +155,17 @@ impl Open {
         }
         if let Some(pair) = pair {
             pair.report(end, times.first_byte, last_byte);
+        }
+        if let Some(Access { entry, worker, bytes }) = access {
+            let ending = Ending {
+                service: Some(&service.plan.name),
+                instance: Some(active.as_str()),
+                class: Some(guard.admitted.class.as_str()),
+                status: status.as_u16(),
+                bytes,
+                outcome: end.as_str(),
+            };
+            entry.end(&ending, &worker.lines, now);
         }
         let failing = matches!(
             status,

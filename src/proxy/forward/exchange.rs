@@ -224,6 +224,7 @@ impl Drop for Abandonable {
                     status,
                     times,
                     None,
+                    None,
                 ));
             }
         });

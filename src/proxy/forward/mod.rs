@@ -16,11 +16,12 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use self::answer::{Answer, Open, PairSide};
+use self::answer::{Access, Answer, Open, PairSide};
 use self::exchange::{Abandonable, Answered, Exchange};
 pub use self::head::Forwarding;
 use self::head::{Scan, edit_answer, edit_request, host_name, normalise};
 use self::upload::{Release, Upload};
+use super::access::{Ending, Entry};
 use super::caller::Caller;
 use super::classify::{Class, Head, Verdict, suspect};
 use super::respond::Reject;
@@ -31,9 +32,23 @@ use crate::tee::compare;
 /// Answers one request of `caller`.
 pub async fn handle(caller: Rc<Caller>, request: Request<Incoming>) -> Response<Answer> {
     let mut service = None;
-    match serve(&caller, request, &mut service).await {
+    let now = Instant::now();
+    let log = caller.worker.table().plan.access_log.clone();
+    let mut entry = log.map(|log| Entry::new(&log, request.method(), request.uri().path(), caller.peer, now));
+    match serve(&caller, request, now, &mut service, &mut entry).await {
         Ok(response) => response,
         Err(reject) => {
+            if let Some(entry) = entry {
+                let ending = Ending {
+                    service: service.as_ref().map(|service| &*service.plan.name),
+                    instance: None,
+                    class: None,
+                    status: reject.status().as_u16(),
+                    bytes: 0,
+                    outcome: reject.as_str(),
+                };
+                entry.end(&ending, &caller.worker.lines, Instant::now());
+            }
             if let Some(service) = &service {
                 count(&mut service.counts.borrow_mut().rejects, reject.as_str(), 1);
             } else {
@@ -48,9 +63,10 @@ pub async fn handle(caller: Rc<Caller>, request: Request<Incoming>) -> Response<
 async fn serve(
     caller: &Rc<Caller>,
     mut request: Request<Incoming>,
+    now: Instant,
     found: &mut Option<Rc<Service>>,
+    entry: &mut Option<Box<Entry>>,
 ) -> Result<Response<Answer>, Reject> {
-    let now = Instant::now();
     let table = caller.worker.table();
     let scan = Scan::of(request.headers());
     normalise(&mut request, &scan, &table.plan.callers)?;
@@ -118,7 +134,8 @@ async fn serve(
         caller.promise(Ticket::new(upgrade, guard, service, lease, &parts.headers));
         return Ok(Response::from_parts(parts, Answer::Own(None)));
     }
-    let answer = Open::new(body, lease, guard, service, parts.status, times, pair);
+    let access = entry.take().map(|entry| Access { entry, worker: Rc::clone(&caller.worker), bytes: 0 });
+    let answer = Open::new(body, lease, guard, service, parts.status, times, pair, access);
     Ok(Response::from_parts(parts, answer))
 }
 
