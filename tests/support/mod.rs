@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::missing_panics_doc)] // each promise uses its own part of it
 
 pub mod certificates;
+pub mod frames;
 pub mod raw;
 
 use std::fmt::Write as _;
