@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::net::{Listening, Stream};
 
 /// Operators, scrapers and probes are a handful; the next connection waits in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 64;
+pub(super) const MAX_CONNECTIONS: usize = 64;
 /// For a head to arrive; hyper counts the rest between two requests into it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// A client that does not acknowledge its answer for this long is cut by the kernel.

@@ -20,7 +20,7 @@ pub struct CheckArgs {
     /// The configuration; without it, --explain uses the defaults
     #[arg(long, short, value_name = "FILE", required_unless_present = "explain")]
     config: Option<PathBuf>,
-    /// Say how a request would be classed and why: 'GET /path' or 'POST https://host/path'
+    /// Say how a request would be classed and why: 'GET /path' or `POST <url>`
     #[arg(long, value_name = "REQUEST")]
     explain: Option<String>,
     /// A header of the request to explain: 'Name: value'; may be given several times

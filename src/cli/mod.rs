@@ -39,9 +39,9 @@ enum Verb {
 /// Runs the verb that the command line names. clap itself exits with 2 on bad usage.
 pub fn main() -> ExitCode {
     match Cli::parse().verb {
-        Verb::Run(args) => run::run(args),
+        Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
-        Verb::Demo(args) => demo::run(args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Origin(args) => ended(origin::run(args)),
         Verb::Status(args) => status::run(&args),
     }

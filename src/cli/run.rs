@@ -22,7 +22,7 @@ pub struct RunArgs {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub fn run(args: RunArgs) -> ExitCode {
+pub fn run(args: &RunArgs) -> ExitCode {
     let settings = match config::load(&args.config) {
         Ok(settings) => settings,
         Err(faults) => return refused(&faults),
@@ -50,12 +50,11 @@ async fn serve(settings: Settings, file: &Path, log: &logging::Log, inherited: V
         Ok(signals) => signals,
         Err(error) => return failed(&error),
     };
-    let store = match &settings.state.store {
-        Some(directory) => Store::open(directory),
-        None => {
-            tracing::warn!("no `state.store` is set: after a restart the configured source is active again");
-            Store::in_memory()
-        }
+    let store = if let Some(directory) = &settings.state.store {
+        Store::open(directory)
+    } else {
+        tracing::warn!("no `state.store` is set: after a restart the configured source is active again");
+        Store::in_memory()
     };
     let store = match store {
         Ok(store) => store,

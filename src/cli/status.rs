@@ -1,5 +1,6 @@
 //! `segue status`: asks a running Segue over its admin API.
 
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Args, Debug)]
 pub struct StatusArgs {
-    /// The admin API's address, such as 127.0.0.1:9900 or unix:/run/segue.sock
+    /// The admin API's address, HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9900", conflicts_with = "config")]
     admin: Address,
     /// Take the address and the token from this configuration
@@ -107,8 +108,9 @@ fn page(status: &Value) -> String {
     for service in status["services"].as_array().into_iter().flatten() {
         let tee = &service["tee"];
         let effective = tee["effective_percent"].as_f64();
-        page += &format!(
-            "{}: {} is active (generation {}, gate {}), {} in flight, {} parked\n",
+        let _ = writeln!(
+            page,
+            "{}: {} is active (generation {}, gate {}), {} in flight, {} parked",
             service["name"].as_str().unwrap_or("?"),
             service["active"].as_str().unwrap_or("?"),
             number(&service["generation"]),
@@ -116,16 +118,18 @@ fn page(status: &Value) -> String {
             number(&service["in_flight"]),
             number(&service["parked"]),
         );
-        page += &format!(
-            "  tee {} % configured, {} effective: {} of {} reads; breaker {}\n",
+        let _ = writeln!(
+            page,
+            "  tee {} % configured, {} effective: {} of {} reads; breaker {}",
             tee["configured_percent"],
             effective.map_or("none yet".to_owned(), |percent| format!("{percent:.3} %")),
             number(&tee["teed"]),
             number(&tee["eligible"]),
             tee["breaker"].as_str().unwrap_or("?"),
         );
-        page += &format!(
-            "  pairs {} compared, {} mismatched\n",
+        let _ = writeln!(
+            page,
+            "  pairs {} compared, {} mismatched",
             number(&service["pairs"]["compared"]),
             number(&service["pairs"]["mismatched"]),
         );

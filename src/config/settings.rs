@@ -492,6 +492,7 @@ impl InstanceName {
         }
     }
 
+    #[must_use]
     pub const fn other(self) -> Self {
         match self {
             Self::Source => Self::Shadow,

@@ -69,13 +69,16 @@ pub(super) async fn service(
     let callers = Limits::of_callers(&settings.upstream);
     let source = match same_source {
         Some(old) => Arc::clone(&old.source),
-        None => instance(InstanceName::Source, &settings.source, settings, callers.clone(), &tls, true).await,
+        None => {
+            instance(InstanceName::Source, &settings.source, settings, callers.clone(), tls.as_ref(), true)
+                .await
+        }
     };
     let shadow = match (&settings.shadow, same_shadow) {
         (None, _) => None,
         (Some(_), Some(old)) if old.shadow.is_some() => old.shadow.clone(),
         (Some(shadow), _) => {
-            Some(instance(InstanceName::Shadow, shadow, settings, callers, &tls, true).await)
+            Some(instance(InstanceName::Shadow, shadow, settings, callers, tls.as_ref(), true).await)
         }
     };
     let lane_limits = Limits::of_lane(&settings.upstream, &settings.tee);
@@ -88,14 +91,22 @@ pub(super) async fn service(
     let lane_source = match same_source.filter(|_| same_lane(same_source)) {
         Some(old) => Arc::clone(&old.tee.source),
         None => {
-            instance(InstanceName::Source, &settings.source, settings, lane_limits.clone(), &tls, false).await
+            instance(
+                InstanceName::Source,
+                &settings.source,
+                settings,
+                lane_limits.clone(),
+                tls.as_ref(),
+                false,
+            )
+            .await
         }
     };
     let lane_shadow = match (&settings.shadow, same_shadow.filter(|_| same_lane(same_shadow))) {
         (None, _) => None,
         (Some(_), Some(old)) if old.tee.shadow.is_some() => old.tee.shadow.clone(),
         (Some(shadow), _) => {
-            Some(instance(InstanceName::Shadow, shadow, settings, lane_limits, &tls, false).await)
+            Some(instance(InstanceName::Shadow, shadow, settings, lane_limits, tls.as_ref(), false).await)
         }
     };
     let name: Arc<str> = old.map_or_else(|| name.into(), |old| Arc::clone(&old.name));
@@ -165,10 +176,10 @@ async fn instance(
     of: &config::Instance,
     service: &config::Service,
     limits: Limits,
-    tls: &Option<Arc<ClientTls>>,
+    tls: Option<&Arc<ClientTls>>,
     checked: bool,
 ) -> Arc<Instance> {
-    let instance = Arc::new(Instance::new(name, limits, tls.clone(), Instant::now()));
+    let instance = Arc::new(Instance::new(name, limits, tls.cloned(), Instant::now()));
     resolve::follow(&instance, of.endpoints.clone(), service.upstream.dns_interval).await;
     if checked && let Some(check) = &service.upstream.health {
         tokio::task::spawn_local(health::follow(Arc::downgrade(&instance), check.clone()));

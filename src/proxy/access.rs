@@ -81,7 +81,7 @@ fn write(mut file: File, path: &Path, waiting: &Receiver<Message>) {
             Message::Reopen => match open(path) {
                 Ok(reopened) => file = reopened,
                 Err(error) => {
-                    tracing::warn!(%error, path = %path.display(), "the access log stays as it was")
+                    tracing::warn!(%error, path = %path.display(), "the access log stays as it was");
                 }
             },
         }

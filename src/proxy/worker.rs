@@ -369,7 +369,7 @@ async fn accept(worker: Rc<Worker>, entrance: Arc<Entrance>) {
             Ok((stream, peer)) => {
                 if worker.loads.total() >= worker.table().plan.callers.max_connections {
                     count_end(&worker, "too_many_connections");
-                    connection::refuse(stream);
+                    connection::refuse(&stream);
                     continue;
                 }
                 match worker.loads.behind(worker.number).and_then(|other| worker.peers.get(other)) {

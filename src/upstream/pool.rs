@@ -138,7 +138,8 @@ where
         if let Some(lease) = self.rested(&slot, now, want) {
             return Ok(lease);
         }
-        self.open(slot, now, want).await
+        // Boxed: connecting is rare and large, and every request would carry the room for it.
+        Box::pin(self.open(slot, now, want)).await
     }
 
     fn refresh(&self) {

@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod frames;
 pub mod raw;
+pub mod tools;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -103,13 +104,18 @@ impl Segue {
         let admin = self.admin;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Ok(answer) = try_request(admin, "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            if let Ok(answer) =
+                try_request(admin, "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
                 && answer.status == 200
             {
                 return;
             }
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < deadline, "segue is not ready ({ended:?}):\n{}", self.log());
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "segue is not ready ({ended:?}):\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -124,7 +130,8 @@ impl Segue {
     }
 
     pub fn signal(&self, signal: &str) {
-        let done = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status().unwrap();
+        let done =
+            Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status().unwrap();
         assert!(done.success());
     }
 

@@ -73,14 +73,12 @@ impl Sample {
         }
         let said = line.trim().strip_prefix("listening on ").map(|text| text.trim_start_matches("http://"));
         let address = said.and_then(|text| text.parse().ok());
-        match address {
-            Some(address) => Ok(Self { child, address }),
-            None => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(SampleError::Silent(line.trim().to_owned()))
-            }
+        if let Some(address) = address {
+            return Ok(Self { child, address });
         }
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(SampleError::Silent(line.trim().to_owned()))
     }
 
     pub fn endpoint(&self) -> Endpoint {

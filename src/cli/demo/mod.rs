@@ -72,7 +72,7 @@ enum DemoError {
 }
 
 /// Exit 0 only if no request failed, no write was lost, doubled or teed, and the shadow is active.
-pub fn run(args: DemoArgs) -> ExitCode {
+pub fn run(args: &DemoArgs) -> ExitCode {
     let Some(percent) = Percent::new(args.percent) else {
         return refused(&format!("segue: --percent {}: write a number from 0 to 100", args.percent));
     };
@@ -87,7 +87,7 @@ pub fn run(args: DemoArgs) -> ExitCode {
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default());
     let shown = match runtime {
-        Ok(runtime) => runtime.block_on(show(&args, percent)),
+        Ok(runtime) => runtime.block_on(show(args, percent)),
         Err(error) => return failed(&error),
     };
     match shown {

@@ -163,7 +163,7 @@ mod tests {
     const PATIENCE: Patience = Patience {
         header: Duration::from_secs(10),
         idle: Duration::from_secs(75),
-        stall: Duration::from_secs(60),
+        stall: Duration::from_mins(1),
         rest: Duration::from_millis(500),
     };
 

@@ -143,13 +143,10 @@ async fn rest(rested: Rested) {
         signal = std::future::poll_fn(|cx| link.poll_signal(cx)) => Err(signal),
         readable = readable => Ok(readable),
     };
-    match woken {
-        Ok(Ok(())) => {
-            tokio::task::spawn_local(wake(rested));
-        }
-        // Nobody is in the middle of anything, so a plain close is what keep-alive leads callers to
-        // expect.
-        Ok(Err(_)) | Err(_) => {}
+    // Otherwise nobody is in the middle of anything, so a plain close is what keep-alive leads callers
+    // to expect.
+    if let Ok(Ok(())) = woken {
+        tokio::task::spawn_local(wake(rested));
     }
 }
 
@@ -199,8 +196,8 @@ async fn sniff(stream: &mut Stream, caller: &Caller) -> Option<(bool, Bytes)> {
 
 /// Says that there is no room, if the first packet of an answer fits into the socket's buffer, which on
 /// a fresh connection it does.
-pub fn refuse(stream: Stream) {
-    if let Stream::Tcp(tcp) = &stream {
+pub fn refuse(stream: &Stream) {
+    if let Stream::Tcp(tcp) = stream {
         let _ = tcp.try_write(NO_ROOM);
     }
 }

@@ -44,14 +44,14 @@ pub enum AnswerError {
 
 /// An answer that has begun.
 pub struct Open {
-    body: Incoming,
-    lease: Lease<Upload>,
-    guard: Guard,
-    service: Rc<Service>,
-    status: StatusCode,
-    times: Times,
-    pair: Option<Box<PairSide>>,
-    access: Option<Access>,
+    pub body: Incoming,
+    pub lease: Lease<Upload>,
+    pub guard: Guard,
+    pub service: Rc<Service>,
+    pub status: StatusCode,
+    pub times: Times,
+    pub pair: Option<Box<PairSide>>,
+    pub access: Option<Access>,
 }
 
 /// The request's line in the access log.
@@ -86,17 +86,9 @@ const SLOW_CALLER: Duration = Duration::from_millis(1);
 const ABANDONED_BYTES: u64 = 1 << 20;
 
 impl Open {
-    pub fn new(
-        body: Incoming,
-        lease: Lease<Upload>,
-        guard: Guard,
-        service: Rc<Service>,
-        status: StatusCode,
-        times: Times,
-        pair: Option<Box<PairSide>>,
-        access: Option<Access>,
-    ) -> Answer {
-        let open = Box::new(Self { body, lease, guard, service, status, times, pair, access });
+    /// The body of the response: an answer that has ended with its head ends its exchange here.
+    pub fn into_answer(self) -> Answer {
+        let open = Box::new(self);
         if open.body.is_end_stream() {
             open.finish(End::Complete);
             return Answer::Instance(None);
@@ -244,9 +236,8 @@ impl Body for Answer {
         let Some(exchange) = open else { return Poll::Ready(None) };
         let polled = exchange.poll(cx);
         let end = match &polled {
-            Poll::Pending => return polled,
             Poll::Ready(Some(Ok(_))) if exchange.body.is_end_stream() => End::Complete,
-            Poll::Ready(Some(Ok(_))) => return polled,
+            Poll::Pending | Poll::Ready(Some(Ok(_))) => return polled,
             Poll::Ready(None) => End::Complete,
             Poll::Ready(Some(Err(_))) => End::BrokeOff,
         };

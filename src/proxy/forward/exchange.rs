@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::answer::{Times, direction};
+use super::answer::{Open, Times, direction};
 use super::upload::{Upload, UploadFault, UploadState};
 use crate::proxy::classify::Class;
 use crate::proxy::gate::Guard;
@@ -84,7 +84,8 @@ impl Exchange {
                     return Ok(Answered { service, guard, response, lease, times, upgrade });
                 }
                 Err(Failed::Signal(signal)) => return Err(signalled(signal, &service)),
-                Err(Failed::Send(SendError { error, unsent })) => {
+                Err(Failed::Send(failed)) => {
+                    let SendError { error, unsent } = *failed;
                     if let Some(fault) = upload.as_deref().and_then(|upload| upload.fault.get()) {
                         return Err(match fault {
                             UploadFault::TooLarge => Reject::BodyTooLarge,
@@ -123,7 +124,7 @@ fn signalled(signal: Signal, service: &Service) -> Reject {
 }
 
 enum Failed {
-    Send(SendError<Upload>),
+    Send(Box<SendError<Upload>>),
     Signal(Signal),
 }
 
@@ -135,7 +136,7 @@ async fn send(
 ) -> Result<Response<Incoming>, Failed> {
     let mut answer = pin!(lease.send(request));
     poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(answer.map_err(Failed::Send)),
+        Poll::Ready(answer) => Poll::Ready(answer.map_err(|error| Failed::Send(Box::new(error)))),
         Poll::Pending => guard.poll_signal(cx).map(|signal| Err(Failed::Signal(signal))),
     })
     .await
@@ -186,7 +187,9 @@ impl Spare {
 ///
 /// hyper drops a request's future when its caller goes away, but the source may still commit. Then the
 /// exchange goes on in a task of its own, holding its guard, so that no drain ends before it has.
-pub struct Abandonable(Option<Pin<Box<dyn Future<Output = Result<Answered, Reject>>>>>, Rc<Service>);
+pub struct Abandonable(Option<Running>, Rc<Service>);
+
+type Running = Pin<Box<dyn Future<Output = Result<Answered, Reject>>>>;
 
 impl Abandonable {
     pub fn new(exchange: Exchange) -> Self {
@@ -216,16 +219,9 @@ impl Drop for Abandonable {
                 let status = response.status();
                 service.count_request(guard.admitted.active, guard.admitted.class, status);
                 // Dropped at once, which hears the answer out.
-                drop(super::answer::Open::new(
-                    response.into_body(),
-                    lease,
-                    guard,
-                    service,
-                    status,
-                    times,
-                    None,
-                    None,
-                ));
+                let body = response.into_body();
+                let open = Open { body, lease, guard, service, status, times, pair: None, access: None };
+                drop(open.into_answer());
             }
         });
     }

@@ -1,31 +1,36 @@
 //! The gate of one service on one worker: a [`Member`] in plain cells, the exchanges it has let
 //! through, and the requests it holds.
+//!
+//! Whatever can call back in here, that is a waker, a `tell`, the drop of a guard, runs while nothing
+//! is borrowed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
-use serde::{Deserialize, Serialize};
-use slab::Slab;
 use tokio::sync::oneshot;
 
+pub use super::flight::{Blocker, Signal, Stage};
+use super::flight::{Cut, Flight};
+use super::line::{Line, Place, Waiting};
 use super::member::{Admitted, Command, Event, Events, Generation, Member};
 use crate::config::InstanceName;
 use crate::proxy::classify::Class;
 use crate::proxy::forward::upload::UploadState;
 
-/// Parked requests go in batches of this interval's worth: the finest the runtime's timer resolves.
-const RELEASE_TICK: Duration = Duration::from_millis(1);
+/// The runtime's timer resolves a millisecond, so this is how often parked requests can go.
+const TICKS_PER_SECOND: u32 = 1000;
 
 pub struct Gate {
     member: RefCell<Member>,
-    exchanges: RefCell<Slab<Exchange>>,
-    parked: RefCell<VecDeque<oneshot::Sender<()>>>,
+    flight: RefCell<Flight>,
+    line: RefCell<Line>,
+    /// A task lets the line go.
+    releasing: Cell<bool>,
     limits: Cell<ParkLimits>,
     /// Requests of this service that all workers hold together; touched only when one parks.
     parked_everywhere: Arc<AtomicUsize>,
@@ -63,53 +68,6 @@ pub struct Guard {
     pub admitted: Admitted,
 }
 
-/// Where an exchange stands; decides which timeout applies to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Waiting for a connection to the instance; the pool has its own timeouts.
-    Connecting,
-    /// The request is on its way, or out; no head yet.
-    Awaiting,
-    Answering,
-    Tunnel,
-}
-
-/// Why an exchange has to end early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// The drain deadline passed and the policy is `cut`.
-    Cut,
-    /// The instance did not answer in time.
-    AnswerTimeout,
-    /// The caller stopped sending its body.
-    CallerStalled,
-}
-
-struct Exchange {
-    admitted: Admitted,
-    path: Option<PathAndQuery>,
-    started: Instant,
-    stage: Stage,
-    upload: Option<Rc<UploadState>>,
-    progress: Instant,
-    bytes: u64,
-    signal: Option<Signal>,
-    waker: Option<Waker>,
-    /// Counted out before its guard was dropped.
-    left: bool,
-}
-
-/// An exchange that keeps a drain from ending.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blocker {
-    pub path: String,
-    pub class: String,
-    pub stage: Stage,
-    pub age_ms: u64,
-    pub bytes: u64,
-}
-
 // === impl Gate ===
 
 impl Gate {
@@ -122,8 +80,9 @@ impl Gate {
     ) -> Rc<Self> {
         Rc::new(Self {
             member: RefCell::new(Member::new(generation, active)),
-            exchanges: RefCell::default(),
-            parked: RefCell::default(),
+            flight: RefCell::default(),
+            line: RefCell::default(),
+            releasing: Cell::new(false),
             limits: Cell::new(limits),
             parked_everywhere,
             tell,
@@ -147,7 +106,7 @@ impl Gate {
     }
 
     pub fn parked(&self) -> usize {
-        self.parked.borrow().iter().filter(|waiting| !waiting.is_closed()).count()
+        self.line.borrow().len()
     }
 
     /// Lets a request through, now or when the gate opens again.
@@ -161,131 +120,88 @@ impl Gate {
             return Ok(Admission { guard, held: None });
         }
         let limits = self.limits.get();
-        let _place = Place::take(&self.parked_everywhere, limits.max_parked)?;
-        let deadline = tokio::time::Instant::from_std(now + limits.timeout);
-        loop {
-            let (release, released) = oneshot::channel();
-            self.parked.borrow_mut().push_back(release);
-            match tokio::time::timeout_at(deadline, released).await {
-                Err(_) => return Err(Refused::ParkedTooLong),
-                Ok(_) => {
-                    let admitted_at = Instant::now();
-                    // Closed again in the meantime: wait again, the deadline stays.
-                    if let Some(guard) = self.try_admit(class, path, admitted_at) {
-                        let held = admitted_at.saturating_duration_since(now);
-                        return Ok(Admission { guard, held: Some(held) });
-                    }
-                }
-            }
+        let _place = Place::take(&self.parked_everywhere, limits.max_parked).ok_or(Refused::TooManyParked)?;
+        let (go, admitted) = oneshot::channel();
+        let waiting = Waiting { path: path.cloned(), go };
+        let ticket = self.line.borrow_mut().join(class, waiting);
+        let _turn = Turn { gate: self, class, ticket };
+        match tokio::time::timeout(limits.timeout, admitted).await {
+            Ok(Ok(guard)) => Ok(Admission { guard, held: Some(now.elapsed()) }),
+            // The sender is in the line for as long as `_turn` lives, so only time can have ended this.
+            Ok(Err(_)) | Err(_) => Err(Refused::ParkedTooLong),
         }
     }
 
     fn try_admit(self: &Rc<Self>, class: Class, path: Option<&PathAndQuery>, now: Instant) -> Option<Guard> {
         let admitted = self.member.borrow_mut().admit(class)?;
-        let key = self.exchanges.borrow_mut().insert(Exchange {
-            admitted,
-            path: path.cloned(),
-            started: now,
-            stage: Stage::Connecting,
-            upload: None,
-            progress: now,
-            bytes: 0,
-            signal: None,
-            waker: None,
-            left: false,
-        });
+        let key = self.flight.borrow_mut().begin(admitted, path.cloned(), now);
         Some(Guard { gate: Rc::clone(self), key, admitted })
     }
 
+    /// Must run in the worker's runtime: a gate that opens lets its line go from a task of its own.
     pub fn obey(self: &Rc<Self>, command: Command) {
         let events = self.member.borrow_mut().obey(command);
         self.tell_all(events);
-        if matches!(command, Command::Resume { .. }) && !self.parked.borrow().is_empty() {
+        if self.parked() > 0 && !self.releasing.replace(true) {
             tokio::task::spawn_local(Rc::clone(self).release());
         }
     }
 
-    /// Lets parked requests go a batch at a time: all at once they would hit the instance as the
-    /// burst that the pause saved up.
+    /// Lets parked requests go a few at a time: all at once they would hit the instance as the burst
+    /// that the pause saved up. Ends when nobody is left who may go.
     async fn release(self: Rc<Self>) {
-        let per_tick = (f64::from(self.limits.get().release_per_second) * RELEASE_TICK.as_secs_f64()).ceil();
-        let per_tick = (per_tick as usize).max(1);
-        let mut tick = tokio::time::interval(RELEASE_TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let per_second = self.limits.get().release_per_second.max(1);
+        let batch = per_second.div_ceil(TICKS_PER_SECOND);
+        let mut tick = tokio::time::interval(Duration::from_secs(1) * batch / per_second);
+        // A worker that stood still does not make up for it with a burst.
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tick.tick().await;
             let mut released = 0;
-            while released < per_tick {
-                let Some(waiting) = self.parked.borrow_mut().pop_front() else { return };
-                // One that left while parked takes no place in the batch.
-                released += usize::from(waiting.send(()).is_ok());
+            while released < batch {
+                let next = self.line.borrow_mut().next(|class| !self.member.borrow().parks(class));
+                let Some((class, waiting)) = next else {
+                    self.releasing.set(false);
+                    return;
+                };
+                let Some(guard) = self.try_admit(class, waiting.path.as_ref(), Instant::now()) else {
+                    continue;
+                };
+                // One that just left takes no place in the batch; its guard comes back and is dropped.
+                released += u32::from(waiting.go.send(guard).is_ok());
             }
         }
     }
 
-    /// Ends what is still in flight of `generation` and before. Counts what it ended.
+    /// Ends what is still in flight of `generation` and before; of a closed gate, only what it waits
+    /// for. Counts what it ended.
     pub fn cut(&self, generation: Generation) -> usize {
-        let mut wakers = Vec::new();
-        let mut events = Vec::new();
-        let mut cut = 0;
-        for (_, exchange) in self.exchanges.borrow_mut().iter_mut() {
-            if exchange.admitted.generation > generation || exchange.signal.is_some() {
-                continue;
-            }
-            exchange.signal = Some(Signal::Cut);
-            cut += 1;
-            // An answer that its caller does not take is not polled; it must not hold the drain.
-            if exchange.stage == Stage::Answering && !exchange.left {
-                exchange.left = true;
-                events.push(self.member.borrow_mut().leave(exchange.admitted));
-            }
-            wakers.extend(exchange.waker.take());
-        }
+        let cut = {
+            let member = self.member.borrow();
+            self.flight.borrow_mut().cut(|of| of.generation <= generation && member.waits_for(of.class))
+        };
+        let Cut { signalled, left, wakers } = cut;
+        left.into_iter().for_each(|admitted| self.count_out(admitted));
         wakers.into_iter().for_each(Waker::wake);
-        events.into_iter().for_each(|events| self.tell_all(events));
-        cut
+        signalled
     }
 
     /// Applies the timeouts. Called by the worker's sweep instead of a timer for each request.
     pub fn sweep(&self, now: Instant, answer_timeout: Duration, stall_timeout: Duration) {
-        let mut wakers = Vec::new();
-        for (_, exchange) in self.exchanges.borrow_mut().iter_mut() {
-            if exchange.stage != Stage::Awaiting || exchange.signal.is_some() {
-                continue;
-            }
-            let uploading = exchange.upload.as_deref().filter(|upload| !upload.ended.get());
-            let (since, patience, signal) = match (uploading, exchange.upload.as_deref()) {
-                (Some(upload), _) => (upload.progress.get(), stall_timeout, Signal::CallerStalled),
-                (None, Some(upload)) => (upload.progress.get(), answer_timeout, Signal::AnswerTimeout),
-                (None, None) => (exchange.progress, answer_timeout, Signal::AnswerTimeout),
-            };
-            if now.saturating_duration_since(since) >= patience {
-                exchange.signal = Some(signal);
-                wakers.extend(exchange.waker.take());
-            }
-        }
+        let wakers = self.flight.borrow_mut().sweep(now, answer_timeout, stall_timeout);
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// The oldest exchanges of `generation` and before.
+    /// The oldest exchanges of `generation` and before; of a closed gate, only those it waits for.
     pub fn blockers(&self, generation: Generation, now: Instant, limit: usize) -> Vec<Blocker> {
-        let exchanges = self.exchanges.borrow();
-        let mut blockers: Vec<_> = exchanges
-            .iter()
-            .map(|(_, exchange)| exchange)
-            .filter(|exchange| exchange.admitted.generation <= generation && !exchange.left)
-            .map(|exchange| Blocker {
-                path: exchange.path.as_ref().map_or_else(String::new, |path| path.path().to_owned()),
-                class: exchange.admitted.class.as_str().to_owned(),
-                stage: exchange.stage,
-                age_ms: u64::try_from(now.saturating_duration_since(exchange.started).as_millis())
-                    .unwrap_or(u64::MAX),
-                bytes: exchange.bytes + exchange.upload.as_ref().map_or(0, |upload| upload.bytes.get()),
-            })
-            .collect();
-        blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.age_ms));
-        blockers.truncate(limit);
-        blockers
+        let member = self.member.borrow();
+        let meant = |of: Admitted| of.generation <= generation && member.waits_for(of.class);
+        self.flight.borrow().blockers(meant, now, limit)
+    }
+
+    fn count_out(&self, admitted: Admitted) {
+        let events = self.member.borrow_mut().leave(admitted);
+        self.tell_all(events);
     }
 
     fn tell_all(&self, events: Events) {
@@ -293,21 +209,17 @@ impl Gate {
     }
 }
 
-/// One request's share of `max_parked`.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(everywhere: &'a AtomicUsize, max: usize) -> Result<Self, Refused> {
-        let place = Self(everywhere);
-        let before = everywhere.fetch_add(1, Ordering::Relaxed);
-        // Dropping `place` gives the refused one back.
-        if before >= max { Err(Refused::TooManyParked) } else { Ok(place) }
-    }
+/// A request's turn in the line. One that stops waiting, for whatever reason, leaves nothing behind.
+struct Turn<'a> {
+    gate: &'a Gate,
+    class: Class,
+    ticket: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let waiting = self.gate.line.borrow_mut().leave(self.class, self.ticket);
+        drop(waiting);
     }
 }
 
@@ -316,52 +228,46 @@ impl Drop for Place<'_> {
 impl Guard {
     /// Moves the exchange to its next stage.
     pub fn enter(&self, stage: Stage, now: Instant) {
-        self.with(|exchange| {
-            exchange.stage = stage;
-            exchange.progress = now;
-        });
+        let leaves = self.gate.flight.borrow_mut().enter(self.key, stage, now);
+        if leaves {
+            self.gate.count_out(self.admitted);
+        }
     }
 
     /// The request has a body, which says by itself how far it is.
     pub fn attach(&self, upload: Rc<UploadState>) {
-        self.with(|exchange| exchange.upload = Some(upload));
+        self.gate.flight.borrow_mut().attach(self.key, upload);
     }
 
     /// Bytes of the answer. Says whether the exchange has to end early.
     pub fn took(&self, bytes: u64) -> Option<Signal> {
-        self.with(|exchange| {
-            exchange.bytes += bytes;
-            exchange.signal
-        })
-        .flatten()
+        self.gate.flight.borrow_mut().took(self.key, bytes)
     }
 
     /// Ready when the exchange has to end early; otherwise the task is woken when that changes.
     pub fn poll_signal(&self, cx: &Context<'_>) -> Poll<Signal> {
-        self.with(|exchange| match exchange.signal {
-            Some(signal) => Poll::Ready(signal),
-            None => {
-                match &mut exchange.waker {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    empty => *empty = Some(cx.waker().clone()),
-                }
-                Poll::Pending
-            }
-        })
-        .unwrap_or(Poll::Pending)
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Exchange) -> T) -> Option<T> {
-        self.gate.exchanges.borrow_mut().get_mut(self.key).map(act)
+        let flight = &self.gate.flight;
+        if let Some(signal) = flight.borrow().signal(self.key) {
+            return Poll::Ready(signal);
+        }
+        let known = flight.borrow().is_woken_by(self.key, cx.waker());
+        if !known {
+            let waker = cx.waker().clone();
+            let before = flight.borrow_mut().wake_by(self.key, waker);
+            drop(before);
+        }
+        Poll::Pending
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let exchange = self.gate.exchanges.borrow_mut().try_remove(self.key);
+        let exchange = self.gate.flight.borrow_mut().end(self.key);
         if exchange.is_some_and(|exchange| !exchange.left) {
-            let events = self.gate.member.borrow_mut().leave(self.admitted);
-            self.gate.tell_all(events);
+            self.gate.count_out(self.admitted);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

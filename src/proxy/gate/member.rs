@@ -84,11 +84,20 @@ impl Member {
         self.in_flight.iter().map(|of| of.reads + of.writes).sum()
     }
 
+    /// Whether requests of this class have to wait.
+    pub fn parks(&self, class: Class) -> bool {
+        self.closed.is_some_and(|closed| closed.park.holds(class))
+    }
+
+    /// Whether exchanges of this class have to end before the instances are swapped or, where the gate
+    /// is open, before the past is over.
+    pub fn waits_for(&self, class: Class) -> bool {
+        self.closed.is_none_or(|closed| closed.park.holds(class))
+    }
+
     /// `None` = it has to wait.
     pub fn admit(&mut self, class: Class) -> Option<Admitted> {
-        if let Some(closed) = self.closed
-            && (closed.park == Park::All || class == Class::Write)
-        {
+        if self.parks(class) {
             return None;
         }
         let generation = self.generation;
@@ -123,11 +132,15 @@ impl Member {
         match command {
             // A command for another generation was overtaken; only the newest counts.
             Command::Close { generation, .. } if generation != self.generation => [None, None],
+            // Told again; what was said about it still holds.
+            Command::Close { .. } if self.closed.is_some() => [None, None],
             Command::Close { generation, park } => {
                 self.closed = Some(Closed { park, drained: false });
                 [Some(Event::Parked { generation }), self.newly_drained()]
             }
-            Command::Resume { generation, .. } if generation < self.generation => [None, None],
+            // Overtaken too. One for the present generation was obeyed before and must not open what
+            // was closed since.
+            Command::Resume { generation, .. } if generation <= self.generation => [None, None],
             Command::Resume { generation, active } => {
                 let before = self.generation;
                 self.generation = generation;
@@ -142,8 +155,8 @@ impl Member {
     /// Tells `Drained` once for each close: with `park = writes`, reads may go on.
     fn newly_drained(&mut self) -> Option<Event> {
         let closed = self.closed.as_mut().filter(|closed| !closed.drained)?;
-        let blocks = |of: &InFlight| of.writes + if closed.park == Park::All { of.reads } else { 0 };
-        if self.in_flight.iter().any(|of| blocks(of) > 0) {
+        let (reads, writes) = (closed.park.holds(Class::Read), closed.park.holds(Class::Write));
+        if self.in_flight.iter().any(|of| reads && of.reads > 0 || writes && of.writes > 0) {
             return None;
         }
         closed.drained = true;
@@ -158,11 +171,132 @@ impl Member {
     }
 }
 
+impl Park {
+    const fn holds(self, class: Class) -> bool {
+        matches!((self, class), (Self::All, _) | (Self::Writes, Class::Write))
+    }
+}
+
 impl InFlight {
     fn count(&mut self, class: Class) -> &mut usize {
         match class {
             Class::Read => &mut self.reads,
             Class::Write => &mut self.writes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Admit(Class),
+        Leave(prop::sample::Index),
+        Close { behind: u64, park: Park },
+        Resume { behind: u64, ahead: u64, active: InstanceName },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let class = prop_oneof![Just(Class::Read), Just(Class::Write)];
+        let park = prop_oneof![Just(Park::All), Just(Park::Writes)];
+        let active = prop_oneof![Just(InstanceName::Source), Just(InstanceName::Shadow)];
+        let old = prop_oneof![4 => Just(0), 1 => 1_u64..3];
+        prop_oneof![
+            4 => class.prop_map(Step::Admit),
+            4 => any::<prop::sample::Index>().prop_map(Step::Leave),
+            2 => (old.clone(), park).prop_map(|(behind, park)| Step::Close { behind, park }),
+            2 => (old, 1_u64..3, active).prop_map(|(behind, ahead, active)| Step::Resume { behind, ahead, active }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever comes, in whatever order: the count is right, `Drained` is told once for each close
+        /// and when it is true, and `Over` never while it is not.
+        #[test]
+        fn it_tells_the_truth(steps in vec(step(), 0..60)) {
+            let mut member = Member::new(3, InstanceName::Source);
+            let mut in_flight: Vec<Admitted> = Vec::new();
+            // The close that is under way, and how often it was said to be drained.
+            let mut closed: Option<(Park, usize)> = None;
+            for step in steps {
+                let generation = member.generation();
+                let events = match step {
+                    Step::Admit(class) => {
+                        let admitted = member.admit(class);
+                        let may = closed.is_none_or(|(park, _)| park == Park::Writes && class == Class::Read);
+                        prop_assert_eq!(admitted.is_some(), may);
+                        in_flight.extend(admitted);
+                        [None, None]
+                    }
+                    Step::Leave(_) if in_flight.is_empty() => continue,
+                    Step::Leave(which) => member.leave(in_flight.swap_remove(which.index(in_flight.len()))),
+                    Step::Close { behind, park } => {
+                        if behind == 0 && closed.is_none() {
+                            closed = Some((park, 0));
+                        }
+                        member.obey(Command::Close { generation: generation.saturating_sub(behind), park })
+                    }
+                    Step::Resume { behind: 0, ahead, active } => {
+                        closed = None;
+                        member.obey(Command::Resume { generation: generation + ahead, active })
+                    }
+                    Step::Resume { behind, active, .. } => {
+                        member.obey(Command::Resume { generation: generation.saturating_sub(behind), active })
+                    }
+                };
+                prop_assert!(member.generation() >= generation);
+                prop_assert_eq!(member.in_flight(), in_flight.len());
+                let blocked = |park: Park| in_flight.iter().any(|of| park == Park::All || of.class == Class::Write);
+                for event in events.into_iter().flatten() {
+                    match event {
+                        Event::Drained { generation } => {
+                            prop_assert_eq!(generation, member.generation());
+                            let Some((park, told)) = &mut closed else { panic!("drained, but not closed") };
+                            *told += 1;
+                            prop_assert!(!blocked(*park));
+                        }
+                        Event::Over { generation } => {
+                            prop_assert!(generation < member.generation());
+                            prop_assert!(in_flight.iter().all(|of| of.generation > generation));
+                        }
+                        Event::Parked { generation } => {
+                            prop_assert!(closed.is_some());
+                            prop_assert_eq!(generation, member.generation());
+                        }
+                        Event::Resumed { generation } => prop_assert_eq!(generation, member.generation()),
+                    }
+                }
+                if let Some((park, told)) = closed {
+                    prop_assert_eq!(told == 0, blocked(park), "told {} times", told);
+                    prop_assert!(told <= 1, "told {} times", told);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_resume_does_not_open_what_was_closed_since() {
+        let mut member = Member::new(0, InstanceName::Source);
+        let resume = Command::Resume { generation: 1, active: InstanceName::Shadow };
+        member.obey(resume);
+        member.obey(Command::Close { generation: 1, park: Park::All });
+        assert_eq!(member.obey(resume), [None, None]);
+        assert_eq!(member.admit(Class::Read), None);
+    }
+
+    #[test]
+    fn the_past_is_over_when_the_slowest_of_it_has_left() {
+        let mut member = Member::new(0, InstanceName::Source);
+        let slow = member.admit(Class::Read).unwrap();
+        member.obey(Command::Resume { generation: 1, active: InstanceName::Shadow });
+        let quick = member.admit(Class::Read).unwrap();
+        member.obey(Command::Resume { generation: 2, active: InstanceName::Source });
+        assert_eq!(member.leave(quick), [None, None]);
+        assert_eq!(member.leave(slow), [None, Some(Event::Over { generation: 1 })]);
     }
 }

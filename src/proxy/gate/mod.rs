@@ -12,9 +12,12 @@
 //!
 //! [`member`] is a member's side and [`controller`] the other one; both are pure state machines and
 //! are explored together, exhaustively, by the model in `tests/switchover_fails_nothing`. [`local`]
-//! carries a member out on a worker: plain cells, no atomics.
+//! carries a member out on a worker: plain cells, no atomics. It holds the requests that wait (`line`)
+//! and knows where each exchange in flight stands (`flight`).
 
 pub mod controller;
+mod flight;
+mod line;
 pub mod local;
 pub mod member;
 

@@ -96,7 +96,7 @@ pub async fn ask(pool: &Rc<Pool<Whole>>, question: Question<'_>, permit: &Permit
     loop {
         let mut lease = match pool.checkout(Instant::now(), Want::default()).await {
             Ok(lease) => lease,
-            Err(error) => return Leg { retried, connect, ..Leg::unseen(&error) },
+            Err(error) => return Leg { connect, retried, ..Leg::unseen(&error) },
         };
         connect = lease.connect.or(connect);
         // Only a leg that may be repeated needs its head again.

@@ -1,0 +1,16 @@
+//! Tools of other projects that a test talks to.
+
+use std::process::Command;
+
+/// Whether `tool` is here. `scripts/test` names those that could not be had in `SEGUE_TEST_WITHOUT`;
+/// a test that needs one of these says so and is skipped. Any other missing tool is a failure.
+pub fn has(tool: &str) -> bool {
+    let without = std::env::var("SEGUE_TEST_WITHOUT").unwrap_or_default();
+    if without.split_whitespace().any(|missing| missing == tool) {
+        eprintln!("SKIPPED: needs {tool}");
+        return false;
+    }
+    let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
+    assert!(found.status.success(), "`{tool}` is not installed; scripts/prepare-tests installs it");
+    true
+}
