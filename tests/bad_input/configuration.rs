@@ -8,11 +8,7 @@ use crate::support::certificates::Authority;
 use crate::support::free_port;
 
 fn segue(arguments: &[&str], file: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_segue"))
-        .args(arguments)
-        .arg(file)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_segue")).args(arguments).arg(file).output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -35,14 +31,24 @@ fn each_fault_is_named_with_its_place() {
     assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
 
     let tls = |cert: &Path, key: &Path| {
-        good.replace("[services.web]", &format!(
-            "tls = {{ cert = \"{}\", key = \"{}\" }}\n[services.web]", cert.display(), key.display()))
+        good.replace(
+            "[services.web]",
+            &format!(
+                "tls = {{ cert = \"{}\", key = \"{}\" }}\n[services.web]",
+                cert.display(),
+                key.display()
+            ),
+        )
     };
     let nowhere = folder.path().join("nowhere.pem");
     let cases = [
         (good.replace("source", "sauce"), ":6:1:", "did you mean `source`"),
         (good.replace("http://", "htp://"), ":6:", "is not an endpoint"),
-        (good.replace("[services.web]\n", "[services.web]\ntee = { percent = 50 }\n"), ":6:", "allow_above_5_percent"),
+        (
+            good.replace("[services.web]\n", "[services.web]\ntee = { percent = 50 }\n"),
+            ":6:",
+            "allow_above_5_percent",
+        ),
         (format!("{good}workers ="), ":7:", ""),
         (good.replace("127.0.0.1:", "localhost:"), ":4:11:", "address"),
         (tls(&nowhere, &one.key), ":5:", "nowhere.pem"),
@@ -58,7 +64,10 @@ fn each_fault_is_named_with_its_place() {
             let stderr = stderr(&output);
             assert_eq!(output.status.code(), Some(2), "{verb}: {stderr}\n{text}");
             let place = format!("{}{place}", file.display());
-            assert!(stderr.contains(&place) && stderr.contains(words), "{verb}: {stderr}\nexpected {place} {words}\n{text}");
+            assert!(
+                stderr.contains(&place) && stderr.contains(words),
+                "{verb}: {stderr}\nexpected {place} {words}\n{text}"
+            );
             assert!(!stderr.contains("panicked"), "{stderr}");
             assert!(output.stdout.is_empty());
             said.push(stderr.lines().filter(|line| line.contains(&*file.to_string_lossy())).count());
@@ -76,7 +85,9 @@ fn a_port_in_use_is_the_configurations_fault() {
     let file = folder.path().join("segue.toml");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap();
-    for (listener, admin) in [(taken.to_string(), "off".to_owned()), (format!("127.0.0.1:{}", free_port()), taken.to_string())] {
+    for (listener, admin) in
+        [(taken.to_string(), "off".to_owned()), (format!("127.0.0.1:{}", free_port()), taken.to_string())]
+    {
         let text = format!(
             "[admin]\nlisten = \"{admin}\"\n[[listeners]]\naddress = \"{listener}\"\n\
              [services.web]\nsource = {{ endpoints = [\"http://127.0.0.1:1\"] }}\n"

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::frames::{
-    ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, fields, frame,
-    get,
+    ACK, CONTINUATION, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, fields,
+    frame, get,
 };
 use crate::support::raw::{RawOrigin, Reply, Wire};
 use crate::support::{Segue, until};
@@ -177,9 +177,7 @@ fn answers_that_are_never_let_through() {
             caller.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream(n), &get("/large"))).unwrap();
         }
         let read = caller.drain();
-        until("the exchanges to be given up", || {
-            (segue.service()["in_flight"] == 0).then_some(())
-        });
+        until("the exchanges to be given up", || (segue.service()["in_flight"] == 0).then_some(()));
         drop(caller);
         let _ = read;
     });
@@ -212,13 +210,42 @@ fn pseudo_headers_that_disagree() {
     let origin = RawOrigin::start();
     let segue = Segue::with(&origin.url(), None, "", "");
     let blocks: [&[(&str, &str)]; 9] = [
-        &[(":method", "GET"), (":scheme", "http"), (":path", "/x"), (":authority", "test"), ("host", "other")],
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/x"),
+            (":authority", "test"),
+            ("host", "other"),
+        ],
         &[(":method", "GET"), (":scheme", "http"), (":path", "/x"), (":authority", "me@test")],
         &[(":method", "GET"), (":scheme", "http"), (":path", "/x")],
-        &[(":method", "GET"), (":scheme", "http"), (":path", "/x"), (":authority", "test"), ("transfer-encoding", "chunked")],
-        &[(":method", "GET"), (":scheme", "http"), (":path", "/x"), (":authority", "test"), ("connection", "close")],
-        &[(":method", "GET"), (":scheme", "http"), (":path", "/x y HTTP/1.1\r\nx: y"), (":authority", "test")],
-        &[(":method", "GET"), (":scheme", "http"), (":path", "/x"), (":authority", "test"), ("x", "a\r\nevil: 1")],
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/x"),
+            (":authority", "test"),
+            ("transfer-encoding", "chunked"),
+        ],
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/x"),
+            (":authority", "test"),
+            ("connection", "close"),
+        ],
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/x y HTTP/1.1\r\nx: y"),
+            (":authority", "test"),
+        ],
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/x"),
+            (":authority", "test"),
+            ("x", "a\r\nevil: 1"),
+        ],
         &[(":method", "CONNECT"), (":authority", "test:443")],
         &[(":method", "GET"), (":scheme", "http"), (":path", ""), (":authority", "test")],
     ];
@@ -238,7 +265,11 @@ fn pseudo_headers_that_disagree() {
     // A length that is not true must not become another request's beginning.
     let mut caller = Frames::open(segue.address, &[]);
     let post = fields(&[
-        (":method", "POST"), (":scheme", "http"), (":path", "/x"), (":authority", "test"), ("content-length", "3"),
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/x"),
+        (":authority", "test"),
+        ("content-length", "3"),
     ]);
     caller.send(&frame(HEADERS, END_HEADERS, 1, &post)).unwrap();
     caller.send(&frame(0, END_STREAM, 1, b"abcGET /hidden HTTP/1.1\r\nhost: test\r\n\r\n")).unwrap();

@@ -57,7 +57,8 @@ fn targets_and_headers() {
 fn bodies() {
     let (origin, segue) = start();
     let with_length = |length: usize| {
-        let mut bytes = format!("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+        let mut bytes =
+            format!("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n").into_bytes();
         bytes.resize(bytes.len() + length, b'b');
         ask(&segue, bytes)
     };
@@ -88,7 +89,8 @@ fn bodies() {
 #[test]
 fn a_body_that_is_announced_too_large_need_not_be_sent() {
     let (origin, segue) = start();
-    let mut wire = Wire::sent(segue.address, "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 999999999\r\n\r\n");
+    let mut wire =
+        Wire::sent(segue.address, "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 999999999\r\n\r\n");
     assert_eq!(wire.answer().status, 413);
     wire.assert_closed();
     let mut wire = Wire::sent(

@@ -37,7 +37,10 @@ fn a_bad_file_changes_nothing_and_a_good_one_cuts_nobody() {
         for (bad, why) in [
             (good.replace("source =", "sauce ="), "did you mean `source`"),
             (good.replace("http://", "htp://"), "is not an endpoint"),
-            (good.replace(&segue.address.to_string(), "127.0.0.1:1"), "`listeners.address` cannot change while running"),
+            (
+                good.replace(&segue.address.to_string(), "127.0.0.1:1"),
+                "`listeners.address` cannot change while running",
+            ),
             (format!("{good}\nx = "), "segue.toml:"),
         ] {
             change(&segue, &bad, by_signal, "the configuration was not taken over");

@@ -5,20 +5,26 @@ use std::time::{Duration, Instant};
 use crate::support::raw::{RawOrigin, Reply, Wire};
 use crate::support::{PATIENCE, Segue, until};
 
-const HASTY: &str = "[callers]\nheader_timeout = \"700ms\"\nidle_timeout = \"2s\"\nstall_timeout = \"700ms\"\n";
+const HASTY: &str =
+    "[callers]\nheader_timeout = \"700ms\"\nidle_timeout = \"2s\"\nstall_timeout = \"700ms\"\n";
 
 #[test]
 fn a_head_that_does_not_end_gets_408() {
     let origin = RawOrigin::start();
     let segue = Segue::with(&origin.url(), None, "", HASTY);
-    for part in ["G", "GET / HTTP/1.1\r\nhost: te", "GET / HTTP/1.1\r\nhost: test\r\n", "PRI * HTTP/2.0\r\n"] {
+    for part in ["G", "GET / HTTP/1.1\r\nhost: te", "GET / HTTP/1.1\r\nhost: test\r\n", "PRI * HTTP/2.0\r\n"]
+    {
         let started = Instant::now();
         let mut wire = Wire::sent(segue.address, part);
         let answer = wire.try_answer();
         // What may still become HTTP/2 can only be closed.
         if !part.starts_with('P') {
             let answer = answer.unwrap();
-            assert_eq!((answer.status, answer.header("segue-error")), (408, Some("caller_too_slow")), "{part:?}");
+            assert_eq!(
+                (answer.status, answer.header("segue-error")),
+                (408, Some("caller_too_slow")),
+                "{part:?}"
+            );
         }
         wire.assert_closed();
         assert!(started.elapsed() >= Duration::from_millis(400), "{part:?}: too early");
@@ -26,8 +32,14 @@ fn a_head_that_does_not_end_gets_408() {
     // One byte now and then does not prolong it.
     let mut wire = Wire::open(segue.address);
     let started = Instant::now();
-    for byte in b"GET / HTTP/1.1\r\nhost: test\r\nx: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".chunks(1) {
-        if wire.try_send(byte).is_err() || started.elapsed() > PATIENCE || !wire.is_silent(Duration::from_millis(100)) {
+    for byte in
+        b"GET / HTTP/1.1\r\nhost: test\r\nx: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+            .chunks(1)
+    {
+        if wire.try_send(byte).is_err()
+            || started.elapsed() > PATIENCE
+            || !wire.is_silent(Duration::from_millis(100))
+        {
             break;
         }
     }
@@ -100,7 +112,12 @@ fn a_caller_that_only_stops_sending_is_answered() {
 fn a_caller_that_stops_in_the_middle_is_let_go() {
     let origin = RawOrigin::start();
     let segue = Segue::with(&origin.url(), None, "", "");
-    for part in ["", "GET / HT", "GET / HTTP/1.1\r\nhost: test\r\n", "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 9\r\n\r\nabc"] {
+    for part in [
+        "",
+        "GET / HT",
+        "GET / HTTP/1.1\r\nhost: test\r\n",
+        "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 9\r\n\r\nabc",
+    ] {
         let mut wire = Wire::sent(segue.address, part);
         wire.shut_write();
         let rest = String::from_utf8_lossy(&wire.rest()).into_owned();

@@ -28,35 +28,87 @@ const HIDDEN: &str = "GET /hidden HTTP/1.1\nhost: test\n\n";
 fn framing() -> Vec<(&'static str, Vec<u8>, Expect)> {
     let post = |headers: &str, body: &str| crlf(&format!("POST /x HTTP/1.1\nhost: test\n{headers}\n{body}"));
     vec![
-        ("a length, then a coding", post("content-length: 4\ntransfer-encoding: chunked\n", "1\na\n0\n\n"), Either(BAD)),
-        ("a coding, then a length", post("transfer-encoding: chunked\ncontent-length: 4\n", "1\na\n0\n\n"), Either(BAD)),
+        (
+            "a length, then a coding",
+            post("content-length: 4\ntransfer-encoding: chunked\n", "1\na\n0\n\n"),
+            Either(BAD),
+        ),
+        (
+            "a coding, then a length",
+            post("transfer-encoding: chunked\ncontent-length: 4\n", "1\na\n0\n\n"),
+            Either(BAD),
+        ),
         ("two lengths", post("content-length: 4\ncontent-length: 5\n", "abcde"), Refused(BAD)),
-        ("the same length twice", post("content-length: 4\ncontent-length: 4\n", "abcd"), Hears(&["POST /x HTTP/1.1"])),
+        (
+            "the same length twice",
+            post("content-length: 4\ncontent-length: 4\n", "abcd"),
+            Hears(&["POST /x HTTP/1.1"]),
+        ),
         ("a list of lengths", post("content-length: 4, 4\n", "abcd"), Refused(BAD)),
         ("a signed length", post("content-length: +4\n", "abcd"), Refused(BAD)),
         ("a negative length", post("content-length: -4\n", "abcd"), Refused(BAD)),
         ("a hexadecimal length", post("content-length: 0x4\n", "abcd"), Refused(BAD)),
         ("a length with a space inside", post("content-length: 4 4\n", "abcd"), Refused(BAD)),
         ("an empty length", post("content-length: \n", ""), Refused(BAD)),
-        ("a length beyond 64 bits", post("content-length: 18446744073709551620\n", "abcd"), Refused(&[400, 413])),
+        (
+            "a length beyond 64 bits",
+            post("content-length: 18446744073709551620\n", "abcd"),
+            Refused(&[400, 413]),
+        ),
         ("the coding identity", post("transfer-encoding: identity\n", HIDDEN), Refused(&[400, 501])),
         ("an invented coding", post("transfer-encoding: xchunked\n", HIDDEN), Refused(&[400, 501])),
-        ("chunked is not the last", post("transfer-encoding: chunked, identity\n", HIDDEN), Refused(&[400, 501])),
+        (
+            "chunked is not the last",
+            post("transfer-encoding: chunked, identity\n", HIDDEN),
+            Refused(&[400, 501]),
+        ),
         ("a second coding", post("transfer-encoding: gzip, chunked\n", "1\na\n0\n\n"), Refused(&[400, 501])),
         ("chunked twice", post("transfer-encoding: chunked, chunked\n", "1\na\n0\n\n"), Refused(&[400, 501])),
-        ("chunked on two lines", post("transfer-encoding: chunked\ntransfer-encoding: chunked\n", "1\na\n0\n\n"), Refused(&[400, 501])),
-        ("identity on a second line", post("transfer-encoding: chunked\ntransfer-encoding: identity\n", HIDDEN), Refused(&[400, 501])),
+        (
+            "chunked on two lines",
+            post("transfer-encoding: chunked\ntransfer-encoding: chunked\n", "1\na\n0\n\n"),
+            Refused(&[400, 501]),
+        ),
+        (
+            "identity on a second line",
+            post("transfer-encoding: chunked\ntransfer-encoding: identity\n", HIDDEN),
+            Refused(&[400, 501]),
+        ),
         ("a quoted coding", post("transfer-encoding: \"chunked\"\n", HIDDEN), Refused(&[400, 501])),
-        ("a vertical tab before the coding", post("transfer-encoding: \x0bchunked\n", HIDDEN), Refused(&[400, 501])),
-        ("capitals in the coding", post("Transfer-Encoding: cHuNkEd\n", "1\na\n0\n\n"), Hears(&["POST /x HTTP/1.1"])),
+        (
+            "a vertical tab before the coding",
+            post("transfer-encoding: \x0bchunked\n", HIDDEN),
+            Refused(&[400, 501]),
+        ),
+        (
+            "capitals in the coding",
+            post("Transfer-Encoding: cHuNkEd\n", "1\na\n0\n\n"),
+            Hears(&["POST /x HTTP/1.1"]),
+        ),
         ("a space before the colon", post("transfer-encoding : chunked\n", HIDDEN), Refused(BAD)),
         ("a tab before the colon", post("content-length\t: 4\n", "abcd"), Refused(BAD)),
         ("a folded coding", post("transfer-encoding:\n chunked\n", HIDDEN), Refused(BAD)),
         ("a folded header", post("x-a: b\n c\ncontent-length: 4\n", "abcd"), Refused(BAD)),
-        ("a coding in HTTP/1.0", crlf("POST /x HTTP/1.0\nhost: test\ntransfer-encoding: chunked\n\n1\na\n0\n\n"), Refused(BAD)),
-        ("a body on GET", crlf("GET /x HTTP/1.1\nhost: test\ncontent-length: 33\n\nGET /hidden HTTP/1.1\nhost: test\n\n"), Hears(&["GET /x HTTP/1.1"])),
-        ("a length named hop-by-hop", post("connection: content-length\ncontent-length: 4\n", "abcd"), Hears(&["POST /x HTTP/1.1"])),
-        ("a coding named hop-by-hop", post("connection: transfer-encoding\ntransfer-encoding: chunked\n", "1\na\n0\n\n"), Hears(&["POST /x HTTP/1.1"])),
+        (
+            "a coding in HTTP/1.0",
+            crlf("POST /x HTTP/1.0\nhost: test\ntransfer-encoding: chunked\n\n1\na\n0\n\n"),
+            Refused(BAD),
+        ),
+        (
+            "a body on GET",
+            crlf("GET /x HTTP/1.1\nhost: test\ncontent-length: 33\n\nGET /hidden HTTP/1.1\nhost: test\n\n"),
+            Hears(&["GET /x HTTP/1.1"]),
+        ),
+        (
+            "a length named hop-by-hop",
+            post("connection: content-length\ncontent-length: 4\n", "abcd"),
+            Hears(&["POST /x HTTP/1.1"]),
+        ),
+        (
+            "a coding named hop-by-hop",
+            post("connection: transfer-encoding\ntransfer-encoding: chunked\n", "1\na\n0\n\n"),
+            Hears(&["POST /x HTTP/1.1"]),
+        ),
     ]
 }
 
@@ -153,7 +205,8 @@ fn judge(cases: Vec<(&'static str, Vec<u8>, Expect)>) {
         }
         let canary = Wire::open(segue.address).get("/canary");
         let heard: Vec<Heard> = origin.take();
-        let lines: Vec<&str> = heard.iter().map(Heard::line).filter(|line| !line.contains("/canary")).collect();
+        let lines: Vec<&str> =
+            heard.iter().map(Heard::line).filter(|line| !line.contains("/canary")).collect();
         let passed = statuses.iter().filter(|status| **status == 200).count();
         let first = first.unwrap_or(0);
         let right = match expect {
@@ -161,8 +214,15 @@ fn judge(cases: Vec<(&'static str, Vec<u8>, Expect)>) {
             Hears(what) => first == 200 && lines == what,
             Either(with) => (with.contains(&first) && lines.is_empty()) || (first == 200 && lines.len() == 1),
         };
-        if !right || passed != lines.len() || canary.status != 200 || lines.iter().any(|line| line.contains("hidden")) {
-            wrong.push(format!("{name}: answered {statuses:?}, the instance heard {lines:?}, canary {}", canary.status));
+        if !right
+            || passed != lines.len()
+            || canary.status != 200
+            || lines.iter().any(|line| line.contains("hidden"))
+        {
+            wrong.push(format!(
+                "{name}: answered {statuses:?}, the instance heard {lines:?}, canary {}",
+                canary.status
+            ));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));

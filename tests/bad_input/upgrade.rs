@@ -55,7 +55,8 @@ fn an_upgrade_that_is_refused_leaves_http_in_charge() {
 fn a_switch_that_nobody_asked_for_is_no_switch() {
     let origin = RawOrigin::by_hand(|mut stream, _| {
         let _ = stream.read(&mut [0; 4096]);
-        let switching = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: evil\r\n\r\nsecret";
+        let switching =
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: evil\r\n\r\nsecret";
         let _ = stream.write_all(switching.as_bytes());
         let _ = stream.read(&mut [0; 4096]);
     });

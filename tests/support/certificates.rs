@@ -103,7 +103,11 @@ impl Authority {
         let leaf = stream.conn.peer_certificates().and_then(|chain| chain.first());
         Ok(TlsWire {
             leaf: leaf.map(|leaf| leaf.to_vec()).unwrap_or_default(),
-            protocol: stream.conn.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default(),
+            protocol: stream
+                .conn
+                .protocol_version()
+                .map(|version| format!("{version:?}"))
+                .unwrap_or_default(),
             alpn: stream.conn.alpn_protocol().map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
             wire: Wire::over(Box::new(stream), tcp),
         })

@@ -4,12 +4,12 @@
 #![allow(dead_code, clippy::missing_panics_doc)] // each promise uses its own part of it
 
 pub mod certificates;
+pub mod client;
 pub mod frames;
 pub mod raw;
-pub mod tools;
-pub mod client;
 pub mod recorder;
 pub mod tee;
+pub mod tools;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -128,7 +128,12 @@ impl Wire {
         loop {
             match self.more() {
                 Ok(()) => {}
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ) =>
+                {
                     panic!("the connection was left open")
                 }
                 Err(_) => return std::mem::take(&mut self.unread),
@@ -354,9 +359,8 @@ fn read_request(
         more(stream, unread).map_err(|_| if empty { Ended::Between } else { Ended::Inside })?;
     };
     let head: Vec<u8> = unread.drain(..end).collect();
-    let head = judge_head(&head).map_err(|fault| {
-        Ended::Fault(format!("{fault}: {:?}", String::from_utf8_lossy(&head)))
-    })?;
+    let head = judge_head(&head)
+        .map_err(|fault| Ended::Fault(format!("{fault}: {:?}", String::from_utf8_lossy(&head))))?;
     let mut heard = Heard { connection, nth, head, body: Vec::new(), trailers: String::new() };
     if let Some(length) = heard.header("content-length") {
         let length = length.parse::<usize>().map_err(|_| Ended::Fault(format!("length {length:?}")))?;
@@ -367,8 +371,8 @@ fn read_request(
     } else if heard.header("transfer-encoding").is_some() {
         loop {
             let line = read_line(stream, unread)?;
-            let size = usize::from_str_radix(&line, 16)
-                .map_err(|_| Ended::Fault(format!("chunk size {line:?}")))?;
+            let size =
+                usize::from_str_radix(&line, 16).map_err(|_| Ended::Fault(format!("chunk size {line:?}")))?;
             if size == 0 {
                 break;
             }
