@@ -70,6 +70,9 @@ struct World {
     actives: Vec<InstanceName>,
     /// Up to here exchanges were left to finish beside the new instance, on purpose: reads, writes.
     excused: [Option<Generation>; 2],
+    /// Up to here a member that has not heard of the swap may still let some through: reads, writes.
+    may_be_late: [Option<Generation>; 2],
+    one_was_late: bool,
     a_generation_fell: bool,
 }
 
@@ -134,6 +137,8 @@ impl Model for Protocol {
             park: Park::All,
             actives: vec![InstanceName::Source],
             excused: [None, None],
+            may_be_late: [None, None],
+            one_was_late: false,
             a_generation_fell: false,
         }]
     }
@@ -187,7 +192,7 @@ impl Model for Protocol {
                 let faulty = Admitted { generation: member.generation(), active: member.active(), class };
                 let fault = (self.fault == Some(Fault::ClosedLetsThrough)).then_some(faulty);
                 match member.admit(class).or(fault) {
-                    Some(admitted) => seat.note(admitted),
+                    Some(admitted) => world.let_through(number, admitted),
                     None => seat.waiting[class as usize] += 1,
                 }
             }
@@ -195,7 +200,7 @@ impl Model for Protocol {
                 let seat = &mut world.seats[number];
                 take_one(&mut seat.waiting[class as usize])?;
                 let admitted = seat.member.as_mut()?.admit(class)?;
-                seat.note(admitted);
+                world.let_through(number, admitted);
             }
             Step::Finish(number, admitted) => {
                 let seat = &mut world.seats[number];
@@ -225,6 +230,7 @@ impl Model for Protocol {
                 world.go_over(command.ok()?);
                 if world.park == Park::Writes {
                     world.excused[Class::Read as usize] = Some(generation);
+                    world.may_be_late[Class::Read as usize] = Some(generation);
                 }
             }
             Step::GiveUp => {
@@ -236,6 +242,9 @@ impl Model for Protocol {
                 let command = world.controller.resume_after_cut(to).ok()?;
                 world.go_over(command);
                 world.excused = [Some(generation); 2];
+                if world.park == Park::Writes {
+                    world.may_be_late[Class::Read as usize] = Some(generation);
+                }
             }
             Step::Overlap => {
                 take_one(&mut world.left.switches)?;
@@ -243,6 +252,7 @@ impl Model for Protocol {
                 let command = world.controller.overlap(to).ok()?;
                 world.go_over(command);
                 world.excused = [Some(generation); 2];
+                world.may_be_late = world.excused;
             }
             Step::Join => {
                 take_one(&mut world.left.joins)?;
@@ -269,6 +279,9 @@ impl Model for Protocol {
                 let rivals = |one: &Admitted, other: &Admitted| one.active != other.active;
                 let strict = || world.in_flight().filter(|admitted| !world.excuses(admitted));
                 strict().all(|one| !strict().any(|other| rivals(one, other)))
+            }),
+            Property::always("after a swap the other instance gets no more", |_, world: &World| {
+                !world.one_was_late
             }),
             Property::always(DRAINED, |_, world: &World| {
                 world.controller.phase() != Phase::Drained
@@ -356,6 +369,12 @@ impl World {
     fn go_over(&mut self, command: Command) {
         self.actives.push(self.controller.active());
         self.send(command);
+    }
+
+    fn let_through(&mut self, number: usize, admitted: Admitted) {
+        let is_late = admitted.active != self.controller.active();
+        self.one_was_late |= is_late && Some(admitted.generation) > self.may_be_late[admitted.class as usize];
+        self.seats[number].note(admitted);
     }
 
     fn in_flight(&self) -> impl Iterator<Item = &Admitted> {
@@ -481,6 +500,9 @@ fn it_holds_when_messages_overtake_each_other() {
         let budget = Budget { reads, writes, switches: 1, ..Budget::NONE };
         holds_everywhere(Protocol { order: Order::Any, budget, ..PLAIN });
     }
+    let budget = Budget { writes: 1, switches: 2, ..Budget::NONE };
+    holds_everywhere(Protocol { order: Order::Any, members: 1, budget, ..PLAIN });
+    holds_everywhere(Protocol { order: Order::Any, temper: Temper::Patient, budget, ..PLAIN });
 }
 
 #[test]
