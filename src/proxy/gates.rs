@@ -53,7 +53,12 @@ pub enum GateError {
 
 impl Gates {
     pub fn new(crew: Arc<Crew>) -> Arc<Self> {
-        Arc::new(Self { crew, controllers: Mutex::default(), turns: Mutex::default(), heard: watch::channel(0).0 })
+        Arc::new(Self {
+            crew,
+            controllers: Mutex::default(),
+            turns: Mutex::default(),
+            heard: watch::channel(0).0,
+        })
     }
 
     /// Takes a service in, or out again when it is no longer configured.

@@ -24,7 +24,8 @@ fn no_acknowledged_write_is_lost_or_doubled_by_kill_9() {
 
         let admin = stage.segue.admin;
         let switchover = std::thread::spawn(move || {
-            let request = "POST /v1/services/web/switchover HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+            let request =
+                "POST /v1/services/web/switchover HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
             try_request(admin, request)
         });
         std::thread::sleep(Duration::from_micros(fastrand::u64(..30_000)));

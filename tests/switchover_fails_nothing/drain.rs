@@ -36,7 +36,8 @@ fn a_write_that_its_caller_abandons_is_waited_for_over_http2() {
     let stage = Stage::new("", &[]);
     block_on(async {
         let mut sender = http2(stage.address()).await;
-        let request = http::Request::post(format!("http://test{LATE}")).body(Full::new(Bytes::from_static(b"1")));
+        let request =
+            http::Request::post(format!("http://test{LATE}")).body(Full::new(Bytes::from_static(b"1")));
         let answer = tokio::spawn(sender.send_request(request.unwrap()));
         stage.until_service("in_flight", 1);
         // The stream is reset; the connection goes on.
@@ -50,7 +51,11 @@ fn a_write_that_its_caller_abandons_is_waited_for_over_http2() {
 /// The switchover is under way, and the write's caller has left.
 fn assert_swapped_after_the_commit(stage: &Stage, ended: &Value) {
     assert_eq!(ended["outcome"], "completed", "{ended}");
-    assert_eq!(stage.writes(), [("late".to_owned(), "a".to_owned())], "swapped before the source had committed");
+    assert_eq!(
+        stage.writes(),
+        [("late".to_owned(), "a".to_owned())],
+        "swapped before the source had committed"
+    );
     assert_eq!(stage.segue.service()["abandoned"], 1);
     assert_eq!(stage.answering(), "b");
     stage.assert_quiet();
@@ -200,7 +205,10 @@ fn with_park_writes_reads_go_on_while_writes_wait() {
         let write = scope.spawn(|| stage.post("/ledger/meanwhile"));
         stage.until_service("parked", 1);
         let read = stage.get("/ledger/before");
-        assert_eq!((instance_of(&read).as_str(), read.text().as_str()), ("a", r#"{"key":"before","writes":1}"#));
+        assert_eq!(
+            (instance_of(&read).as_str(), read.text().as_str()),
+            ("a", r#"{"key":"before","writes":1}"#)
+        );
         assert!(stage.get("/ledger/meanwhile").text().contains("\"writes\":0"), "it is held");
         assert_eq!(stage.segue.service()["gate"], "draining");
         assert_eq!(instance_of(&upload.finish()), "a");

@@ -21,7 +21,8 @@ fn beyond_max_parked_callers_are_refused_and_one_that_leaves_makes_room() {
     thread::scope(|scope| {
         let switchover = scope.spawn(|| stage.segue.switchover("{}"));
         stage.until_service("gate", "draining");
-        let (mut first, second) = (sent_get(stage.address(), "/item/1"), sent_get(stage.address(), "/item/1"));
+        let (mut first, second) =
+            (sent_get(stage.address(), "/item/1"), sent_get(stage.address(), "/item/1"));
         stage.until_service("parked", 2);
         let third = stage.get("/item/1");
         assert_eq!((third.status, third.header("segue-error")), (503, Some("too_many_parked")));
@@ -54,7 +55,8 @@ fn who_is_not_let_go_in_time_is_told_to_come_again() {
         stage.until_service("parked", parked.len());
         upload.finish();
         assert_eq!(switchover.join().unwrap()["outcome"], "completed");
-        let answers: Vec<_> = parked.into_iter().map(|mut parked| read_answer(&mut parked).unwrap()).collect();
+        let answers: Vec<_> =
+            parked.into_iter().map(|mut parked| read_answer(&mut parked).unwrap()).collect();
         let (let_go, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
         assert!(!let_go.is_empty() && refused.len() >= 2, "{answers:?}");
         for refused in refused {
@@ -133,8 +135,10 @@ fn the_body_of_a_parked_request_is_not_read() {
 fn parked_uploads_over_http2_do_not_stall_other_streams() {
     const PARKED: usize = 80;
     let lone = Instance::start("lone", &[]);
-    let other =
-        format!("[services.other]\nhosts = [\"other.test\"]\nsource = {{ endpoints = [\"{}\"] }}", lone.url());
+    let other = format!(
+        "[services.other]\nhosts = [\"other.test\"]\nsource = {{ endpoints = [\"{}\"] }}",
+        lone.url()
+    );
     let stage = Stage::with("", &other, &[]);
     let holding = Upload::begin(stage.address());
     stage.until_service("in_flight", 1);
@@ -143,9 +147,8 @@ fn parked_uploads_over_http2_do_not_stall_other_streams() {
         stage.until_service("gate", "draining");
         block_on(async {
             let mut sender = http2(stage.address()).await;
-            let mut parked: Vec<_> = (0..PARKED)
-                .map(|_| tokio::spawn(sender.send_request(upload("test", 1 << 20))))
-                .collect();
+            let mut parked: Vec<_> =
+                (0..PARKED).map(|_| tokio::spawn(sender.send_request(upload("test", 1 << 20)))).collect();
             stage.until_service("parked", PARKED);
             let answer = sender.send_request(upload("other.test", 4 << 20)).await.unwrap();
             assert_eq!(answer.headers()["x-instance"], "lone");
@@ -180,11 +183,8 @@ async fn assert_received(answer: http::Response<Incoming>, bytes: usize) {
 fn the_parked_are_let_go_at_the_configured_rate() {
     const RATE: f64 = 100.0;
     const PARKED: usize = 40;
-    let stage = Stage::with(
-        "tee = { percent = 0.0 }\n[services.web.switchover]\nrelease_per_second = 100",
-        "",
-        &[],
-    );
+    let stage =
+        Stage::with("tee = { percent = 0.0 }\n[services.web.switchover]\nrelease_per_second = 100", "", &[]);
     let holding = Upload::begin(stage.address());
     stage.until_service("in_flight", 1);
     thread::scope(|scope| {

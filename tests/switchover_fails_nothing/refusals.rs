@@ -119,9 +119,7 @@ fn a_restart_keeps_the_instance_and_so_does_changing_the_names_round() {
     let (a, b) = (stage.a.url(), stage.b.url());
     let changed = text.replace(&a, "<a>").replace(&b, &a).replace("<a>", &b);
     std::fs::write(&stage.segue.config, changed).unwrap();
-    until("the file to be noticed", || {
-        stage.segue.log().contains("the configuration was").then_some(())
-    });
+    until("the file to be noticed", || stage.segue.log().contains("the configuration was").then_some(()));
     for _ in 0..20 {
         assert_eq!(stage.answering(), "b");
     }
@@ -129,7 +127,10 @@ fn a_restart_keeps_the_instance_and_so_does_changing_the_names_round() {
     assert_eq!(stage.segue.service()["active"], "source");
     assert_eq!(stage.answering(), "b");
     let ended = stage.segue.switchover("{}");
-    assert_eq!((&ended["outcome"], &ended["active"], &ended["generation"]), (&json!("completed"), &json!("shadow"), &json!(3)));
+    assert_eq!(
+        (&ended["outcome"], &ended["active"], &ended["generation"]),
+        (&json!("completed"), &json!("shadow"), &json!(3))
+    );
     assert_eq!(stage.answering(), "a");
     stage.assert_quiet();
 }

@@ -166,7 +166,10 @@ pub fn post(address: SocketAddr, path: &str) -> Answer {
 }
 
 pub fn try_post(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
-    try_request(address, format!("POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1"))
+    try_request(
+        address,
+        format!("POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1"),
+    )
 }
 
 pub fn instance_of(answer: &Answer) -> String {
