@@ -72,17 +72,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     }
 }
 
-/// The innermost error, which names the field; what wraps it says only that there is one.
+/// What the rejection wraps: it names the field, where the rejection only says that there is an error.
 fn cause(error: &dyn Error) -> String {
-    let mut innermost = error;
-    let mut named = error.to_string();
-    while let Some(source) = innermost.source() {
-        // The last wrapper but one adds the path to the field.
-        let text = source.to_string();
-        if !named.ends_with(&text) || named.starts_with("Failed") {
-            named = text;
-        }
-        innermost = source;
-    }
-    named
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }

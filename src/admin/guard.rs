@@ -5,7 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use super::AdminError;
 use super::problem::Problem;
@@ -49,7 +50,7 @@ impl Guard {
 }
 
 fn check_token(token: &blake3::Hash, headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let given = given.and_then(|value| value.split_at_checked("Bearer ".len()));
     match given {
         Some((scheme, given))
@@ -72,7 +73,7 @@ fn check_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Probl
         return Err(Problem::new(StatusCode::BAD_REQUEST, "a request needs exactly one `Host` header"));
     };
     // The absolute form of a target outranks the header.
-    let also = uri.authority().map(|authority| authority.as_str());
+    let also = uri.authority().map(Authority::as_str);
     if let Some(foreign) = std::iter::once(host).chain(also).find(|host| !is_local(host)) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -90,9 +90,9 @@ fn in_older_format(page: &str) -> String {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             let suffix = if kind == "counter" { "_total" } else { "" };
             if let Some((_, text)) = help.take() {
-                older.push_str(&format!("# HELP {name}{suffix} {text}\n"));
+                older.extend(["# HELP ", name, suffix, " ", text, "\n"]);
             }
-            older.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+            older.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
             continue;
         }
         older.push_str(line);
@@ -103,6 +103,10 @@ fn in_older_format(page: &str) -> String {
 
 #[derive(Debug)]
 struct Scrape(Measurements);
+
+/// Name, help, and where the values are.
+type Counted = (&'static str, &'static str, fn(&ServiceStatus) -> u64);
+type Timed = (&'static str, &'static str, fn(&ServiceMeasurements) -> &BySide);
 
 /// Writes one family after the other.
 struct Families<'a>(DescriptorEncoder<'a>);
@@ -142,25 +146,32 @@ impl Families<'_> {
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for (labels, distribution) in rows {
-            let mut below = 0;
-            let mut buckets = Vec::with_capacity(BOUNDS.len() + 1);
-            for (bound, at_most) in BOUNDS.iter().zip(&distribution.at_most) {
-                buckets.push((bound.as_secs_f64(), at_most - below));
-                below = *at_most;
-            }
-            buckets.push((f64::INFINITY, distribution.count - below));
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-                distribution.sum.as_secs_f64(),
-                distribution.count,
-                &buckets,
-                None,
-            )?;
+            buckets(family.encode_family(&labels)?, distribution)?;
         }
         Ok(())
     }
+
+    /// Of the process as a whole, so without labels.
+    fn single_gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn single_histogram(&mut self, name: &str, help: &str, distribution: &Distribution) -> fmt::Result {
+        buckets(self.0.encode_descriptor(name, help, None, MetricType::Histogram)?, distribution)
+    }
 }
 
-const NO_LABELS: [(&str, &str); 0] = [];
+fn buckets(mut metric: MetricEncoder<'_>, distribution: &Distribution) -> fmt::Result {
+    let mut below = 0;
+    let mut buckets = Vec::with_capacity(BOUNDS.len() + 1);
+    for (bound, at_most) in BOUNDS.iter().zip(&distribution.at_most) {
+        buckets.push((bound.as_secs_f64(), at_most - below));
+        below = *at_most;
+    }
+    buckets.push((f64::INFINITY, distribution.count - below));
+    let sum = distribution.sum.as_secs_f64();
+    metric.encode_histogram::<NoLabelSet>(sum, distribution.count, &buckets, None)
+}
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -194,7 +205,7 @@ fn requests(families: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Res
     families.counter("segue_classified", "Requests by the reason of their class.", reasons)?;
     let suspects = services.iter().flat_map(|of| labelled(of, "reason", &of.suspects));
     families.counter("segue_suspects", "Reads whose answer suggests a side effect.", suspects)?;
-    let single: [(&str, &str, fn(&ServiceStatus) -> u64); 4] = [
+    let single: [Counted; 4] = [
         ("segue_retries", "Requests sent to the instance a second time.", |of| of.retries),
         ("segue_cut", "Exchanges cut at a drain deadline.", |of| of.cut),
         ("segue_abandoned", "Writes whose caller left, and that were heard out.", |of| of.abandoned),
@@ -215,35 +226,12 @@ fn labelled<'a>(
 }
 
 fn tee(families: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Result {
-    let kinds: [(&str, &str, &str, &str, fn(&ServiceStatus) -> &TeeCounts); 2] = [
-        (
-            "segue_tee",
-            "Reads by how far they came on their way to the shadow.",
-            "segue_tee_skipped",
-            "Requests that were not teed.",
-            |of| &of.tee.counts,
-        ),
-        (
-            "segue_tee_by_body",
-            "The same for reads that only their body shows to be reads.",
-            "segue_tee_by_body_skipped",
-            "Such requests that were not teed.",
-            |of| &of.tee.by_body,
-        ),
-    ];
-    for (name, help, skipped, skipped_help, counts) in kinds {
-        let outcomes = services.iter().flat_map(|of| {
-            let counts = counts(of);
-            [("eligible", counts.eligible), ("sampled", counts.sampled), ("teed", counts.teed)]
-                .map(|(outcome, count)| ([service(of), ("outcome", outcome)], count))
-        });
-        families.counter(name, help, outcomes)?;
-        let reasons = services.iter().flat_map(|of| {
-            let reasons = counts(of).skipped.iter();
-            reasons.map(move |(reason, count)| ([service(of), ("reason", reason.as_str())], count))
-        });
-        families.counter(skipped, skipped_help, reasons)?;
-    }
+    let outcomes = ("segue_tee", "Reads by how far they came on their way to the shadow.");
+    let skipped = ("segue_tee_skipped", "Requests that were not teed.");
+    tee_counts(families, services, outcomes, skipped, |of| &of.tee.counts)?;
+    let outcomes = ("segue_tee_by_body", "The same for reads that only their body shows to be reads.");
+    let skipped = ("segue_tee_by_body_skipped", "Such requests that were not teed.");
+    tee_counts(families, services, outcomes, skipped, |of| &of.tee.by_body)?;
     let verdicts = services.iter().flat_map(|of| {
         Verdict::ALL.into_iter().map(move |verdict| {
             let verdict = verdict.as_str();
@@ -262,6 +250,26 @@ fn tee(families: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Result {
             .map(|state| ([service(of), ("state", state)], flag(of.tee.breaker == state)))
     });
     families.gauge("segue_tee_breaker", "1 for the state that the tee's breaker is in.", breakers)
+}
+
+fn tee_counts(
+    families: &mut Families<'_>,
+    services: &[ServiceStatus],
+    (name, help): (&str, &str),
+    (skipped, skipped_help): (&str, &str),
+    counts: fn(&ServiceStatus) -> &TeeCounts,
+) -> fmt::Result {
+    let outcomes = services.iter().flat_map(|of| {
+        let counts = counts(of);
+        [("eligible", counts.eligible), ("sampled", counts.sampled), ("teed", counts.teed)]
+            .map(|(outcome, count)| ([service(of), ("outcome", outcome)], count))
+    });
+    families.counter(name, help, outcomes)?;
+    let reasons = services.iter().flat_map(|of| {
+        let reasons = counts(of).skipped.iter();
+        reasons.map(move |(reason, count)| ([service(of), ("reason", reason.as_str())], count))
+    });
+    families.counter(skipped, skipped_help, reasons)
 }
 
 fn gates(families: &mut Families<'_>, services: &[ServiceStatus], pauses: &Distribution) -> fmt::Result {
@@ -290,11 +298,11 @@ fn gates(families: &mut Families<'_>, services: &[ServiceStatus], pauses: &Distr
     });
     families.counter("segue_switchovers", "Switchovers and rollbacks by how they ended.", ended)?;
     let help = "How long completed switchovers held requests.";
-    families.histogram("segue_switchover_pause_seconds", help, [(NO_LABELS, pauses)])
+    families.single_histogram("segue_switchover_pause_seconds", help, pauses)
 }
 
 fn durations(families: &mut Families<'_>, services: &[ServiceMeasurements]) -> fmt::Result {
-    let kinds: [(&str, &str, fn(&ServiceMeasurements) -> &BySide); 3] = [
+    let kinds: [Timed; 3] = [
         (
             "segue_request_duration_seconds",
             "Time to the last byte: of callers' answers, and of the shadow's to teed requests.",
@@ -338,7 +346,7 @@ fn process(families: &mut Families<'_>, measured: &Measurements) -> fmt::Result 
         ("segue_tees_stopped", "1 while the one switch stops all tees.", flag(process.tees_stopped)),
         ("segue_lane_bytes", "Held by queued and running pairs.", process.lane_bytes as f64),
     ] {
-        families.gauge(name, help, [(NO_LABELS, value)])?;
+        families.single_gauge(name, help, value)?;
     }
     Ok(())
 }

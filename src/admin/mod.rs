@@ -61,6 +61,8 @@ pub fn serve(control: Arc<Control>, listener: OwnedFd, token: Option<&str>) -> R
     let address = net::local_address(&listener)?;
     let guard = Guard::new(token, address)?;
     let listening = net::Listening::register(&listener)?;
+    // What is polled is a duplicate.
+    drop(listener);
     Ok(server::start(app(control, guard), listening, address))
 }
 

@@ -27,8 +27,10 @@ const OPENAPI: &str = include_str!("openapi.json");
 /// Pairs that are listed unless asked otherwise; a few hundred are remembered at all.
 const PAIRS: usize = 50;
 
+type Route = (&'static str, fn() -> MethodRouter<Arc<Control>>);
+
 /// Every path, and what it answers.
-pub(super) const ROUTES: [(&str, fn() -> MethodRouter<Arc<Control>>); 13] = [
+pub(super) const ROUTES: [Route; 13] = [
     ("/healthz", || get(healthz)),
     ("/readyz", || get(readyz)),
     ("/metrics", || get(metrics)),

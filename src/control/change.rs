@@ -221,7 +221,8 @@ impl Control {
             to,
             mode: request.mode.unwrap_or(Mode::Pause),
             park: request.park.unwrap_or(settings.park),
-            park_timeout: millis(request.park_timeout_ms, settings.park_timeout),
+            // The gates hold a request no longer than the settings say, so neither may the drain count on it.
+            park_timeout: millis(request.park_timeout_ms, settings.park_timeout).min(settings.park_timeout),
             drain_timeout: millis(request.drain_timeout_ms, settings.drain_timeout),
             on_drain_deadline: request.on_drain_deadline.unwrap_or(settings.on_drain_deadline),
             fingerprint: Fingerprint::of(service.endpoints(to).unwrap_or_default()),

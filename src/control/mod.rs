@@ -12,8 +12,8 @@ mod status;
 mod totals;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -36,6 +36,9 @@ use crate::store::{Store, StoreError};
 use crate::tee::budget::Memory;
 use crate::tee::lane::{Lane, LaneError};
 
+/// How often the workers' histograms are collected.
+const COLLECT: Duration = Duration::from_secs(10);
+
 /// Everything that outlives a request.
 pub struct Control {
     settings: ArcSwap<Settings>,
@@ -51,7 +54,7 @@ pub struct Control {
     tees_stopped: Arc<AtomicBool>,
     /// Fixed for the process, so that a session that is teed stays teed through reloads.
     seed: u64,
-    totals: Mutex<SourceTotals>,
+    totals: Arc<Mutex<SourceTotals>>,
     past: PastSwitchovers,
     /// Closed as soon as the process is ending or being upgraded; switchovers are refused then.
     ending: AtomicBool,
@@ -102,7 +105,7 @@ impl Control {
         for entrance in sockets.entrances() {
             crew.order(|| Order::Accept(Arc::clone(entrance)));
         }
-        Ok(Arc::new(Self {
+        let control = Arc::new(Self {
             settings: ArcSwap::from_pointee(settings),
             services: ArcSwap::from_pointee(services),
             crew,
@@ -114,11 +117,13 @@ impl Control {
             access_log,
             tees_stopped,
             seed,
-            totals: Mutex::default(),
+            totals: Arc::default(),
             past: PastSwitchovers::default(),
             ending: AtomicBool::new(false),
             started: Instant::now(),
-        }))
+        });
+        tokio::spawn(collect(Arc::downgrade(&control)));
+        Ok(control)
     }
 
     pub fn settings(&self) -> Arc<Settings> {
@@ -142,7 +147,21 @@ impl Control {
         self.tees_stopped.load(Ordering::Relaxed)
     }
 
-    fn totals(&self) -> std::sync::MutexGuard<'_, SourceTotals> {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    fn totals(&self) -> MutexGuard<'_, SourceTotals> {
+        lock(&self.totals)
+    }
+}
+
+/// Totals are whole between any two steps, so a panic elsewhere leaves them usable.
+fn lock(totals: &Mutex<SourceTotals>) -> MutexGuard<'_, SourceTotals> {
+    totals.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Collects what workers have gathered even when nobody asks, so that it cannot pile up there.
+async fn collect(control: Weak<Control>) {
+    loop {
+        tokio::time::sleep(COLLECT).await;
+        let Some(control) = control.upgrade() else { return };
+        control.reports().await;
     }
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
-use super::Control;
 use super::past::SwitchoverCounts;
 use super::services::ServiceControl;
+use super::{Control, lock};
 use crate::config::InstanceName;
 use crate::proxy::gate::controller::Phase;
 use crate::proxy::report::{Report, ServiceReport, Tally};
@@ -220,9 +220,15 @@ impl Control {
 
     /// Every worker's report; the histograms in them are already merged into the totals.
     pub(super) async fn reports(&self) -> Vec<Report> {
-        let mut reports = self.crew.report().await;
-        self.totals().absorb(&mut reports);
-        reports
+        let (crew, totals) = (Arc::clone(&self.crew), Arc::clone(&self.totals));
+        // In a task of its own: intervals that were handed over must reach the totals, even if whoever
+        // asked has stopped waiting.
+        let gather = tokio::spawn(async move {
+            let mut reports = crew.report().await;
+            lock(&totals).absorb(&mut reports);
+            reports
+        });
+        gather.await.unwrap_or_default()
     }
 
     fn status_of(&self, service: &ServiceControl, reports: &[Report]) -> ServiceStatus {

@@ -3,6 +3,7 @@
 use std::sync::mpsc as sync_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,6 +19,9 @@ pub enum CrewError {
     #[error("the lane has no thread")]
     NoLane,
 }
+
+/// A worker answers with the next turn of its loop; one that takes this long is stuck.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All workers of the process.
 pub struct Crew {
@@ -80,7 +84,7 @@ impl Crew {
         }
     }
 
-    /// Asks every worker, and collects what they answer.
+    /// Asks every worker, and collects what they answer. One that is stuck is left out.
     pub async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Order) -> Vec<T> {
         let mut answers = Vec::with_capacity(self.orders.len());
         for worker in &self.orders {
@@ -91,7 +95,9 @@ impl Crew {
         }
         let mut all = Vec::with_capacity(answers.len());
         for answer in answers {
-            all.extend(answer.await.ok());
+            if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, answer).await {
+                all.push(answer);
+            }
         }
         all
     }

@@ -5,6 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use super::gate::Refused;
+use crate::tee::compare::End;
 use crate::upstream::ConnectError;
 
 /// Says that Segue, not the instance, answered, and why. Stable, for logs and tests.
@@ -32,8 +33,6 @@ pub enum Reject {
     CallerBroke,
     #[error("no service is configured for this host and path")]
     NoService,
-    #[error("the certificate of this connection is for another host")]
-    Misdirected,
     #[error(transparent)]
     Parked(#[from] Refused),
     #[error("no connection to the instance: {0}")]
@@ -56,12 +55,21 @@ impl Reject {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::CallerTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoService => StatusCode::NOT_FOUND,
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Parked(_) | Self::Cut | Self::Connect(ConnectError::Busy(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Connect(ConnectError::Timeout(_)) | Self::AnswerTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_) | Self::Broken(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The same as the outcome of the source's side of a pair.
+    pub const fn end(&self) -> End {
+        match self {
+            Self::Connect(_) => End::ConnectFailed,
+            Self::AnswerTimeout => End::TimedOut,
+            Self::BodyTooLarge | Self::CallerTooSlow | Self::CallerBroke => End::CallerLeft,
+            _ => End::BrokeOff,
         }
     }
 
@@ -77,7 +85,6 @@ impl Reject {
             Self::CallerTooSlow => "caller_too_slow",
             Self::CallerBroke => "caller_broke",
             Self::NoService => "no_service",
-            Self::Misdirected => "misdirected",
             Self::Parked(Refused::TooManyParked) => "too_many_parked",
             Self::Parked(Refused::ParkedTooLong) => "parked_too_long",
             Self::Connect(ConnectError::Busy(_)) => "upstream_busy",

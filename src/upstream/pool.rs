@@ -138,7 +138,8 @@ where
         if let Some(lease) = self.rested(&slot, now, want) {
             return Ok(lease);
         }
-        self.open(slot, now, want).await
+        // Boxed: connecting is rare and large, and every request would carry the room for it.
+        Box::pin(self.open(slot, now, want)).await
     }
 
     fn refresh(&self) {
@@ -197,7 +198,7 @@ where
             let candidate = &rested[at];
             let since = now.saturating_duration_since(candidate.since);
             if candidate.sender.is_closed() {
-                rested.swap_remove(at);
+                rested.remove(at);
                 continue;
             }
             if since > longest {
@@ -206,7 +207,7 @@ where
             }
             // Not ready: its task has not yet seen the end of the last answer.
             if candidate.sender.is_ready() {
-                let Rested { sender, upgrade, .. } = rested.swap_remove(at);
+                let Rested { sender, upgrade, .. } = rested.remove(at);
                 drop(rested);
                 return Some(self.lease(slot, Line::H1 { sender, upgrade }, Some(since), None));
             }
@@ -236,7 +237,7 @@ where
     ) -> Result<Lease<B>, ConnectError> {
         let permit = match Arc::clone(&self.instance.budget.permits).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => match self.wait_for_room().await? {
+            Err(_) => match self.wait_for_room(want).await? {
                 Room::Lease(lease) => return Ok(lease),
                 Room::Permit(permit) => permit,
             },
@@ -246,7 +247,7 @@ where
         loop {
             let permit_now = match permit.take() {
                 Some(permit) => permit,
-                None => match self.wait_for_room().await? {
+                None => match self.wait_for_room(want).await? {
                     Room::Lease(lease) => return Ok(lease),
                     Room::Permit(permit) => permit,
                 },
@@ -288,16 +289,19 @@ where
         others().find(usable).or_else(|| others().next()).cloned()
     }
 
-    async fn wait_for_room(&self) -> Result<Room<B>, ConnectError> {
+    async fn wait_for_room(&self, want: Want) -> Result<Room<B>, ConnectError> {
         let (waiter, returned) = oneshot::channel();
-        self.waiters.borrow_mut().push_back(waiter);
+        // What comes back may be an HTTP/2 stream.
+        if !want.http1 {
+            self.waiters.borrow_mut().push_back(waiter);
+        }
         self.instance.budget.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.instance);
         let permit = Arc::clone(&self.instance.budget.permits).acquire_owned();
         let either = async {
             tokio::select! {
                 biased;
-                lease = returned => lease.ok().map(Room::Lease),
+                Ok(lease) = returned => Some(Room::Lease(lease)),
                 permit = permit => permit.ok().map(Room::Permit),
             }
         };
@@ -323,6 +327,7 @@ where
 
     /// Closes what rested too long or was closed by the instance.
     pub fn sweep(&self, now: Instant) {
+        self.waiters.borrow_mut().retain(|waiter| !waiter.is_closed());
         let longest = self.instance.limits.idle_timeout;
         for slot in self.slots.borrow().iter() {
             slot.rested.borrow_mut().retain(|connection| {
@@ -336,6 +341,22 @@ where
         }
     }
 
+    /// Gives a line to the first request that waits for one; comes back if there is none.
+    fn offer(self: &Rc<Self>, slot: &Rc<Slot<B>>, mut line: Line<B>) -> Option<Line<B>> {
+        loop {
+            let waiter = self.waiters.borrow_mut().pop_front();
+            let Some(waiter) = waiter else { return Some(line) };
+            if waiter.is_closed() {
+                continue;
+            }
+            match waiter.send(self.lease(slot, line, Some(Duration::ZERO), None)) {
+                Ok(()) => return None,
+                // The waiter left in between: take the line out again, so that it is not closed.
+                Err(mut lease) => line = lease.disarm(),
+            }
+        }
+    }
+
     fn take_back(
         self: &Rc<Self>,
         slot: &Rc<Slot<B>>,
@@ -346,20 +367,9 @@ where
         if sender.is_closed() {
             return;
         }
-        let mut line = Line::H1 { sender, upgrade };
-        loop {
-            let waiter = self.waiters.borrow_mut().pop_front();
-            let Some(waiter) = waiter else { break };
-            if waiter.is_closed() {
-                continue;
-            }
-            match waiter.send(self.lease(slot, line, Some(Duration::ZERO), None)) {
-                Ok(()) => return,
-                // The waiter left in between: take the line out again, so that it is not closed.
-                Err(mut lease) => line = lease.disarm(),
-            }
-        }
-        let Line::H1 { sender, upgrade } = line else { return };
+        let Some(Line::H1 { sender, upgrade }) = self.offer(slot, Line::H1 { sender, upgrade }) else {
+            return;
+        };
         if self.instance.budget.waiting.load(Ordering::Relaxed) == 0 {
             slot.rested.borrow_mut().push(Rested { sender, upgrade, since: now });
         }
@@ -476,7 +486,13 @@ where
         let (pool, slot) = (Rc::clone(&self.pool), Rc::clone(&self.slot));
         match self.disarm() {
             Line::H1 { sender, upgrade } => pool.take_back(&slot, sender, upgrade, now),
-            Line::H2(connection) => connection.used.set(now),
+            Line::H2(connection) => {
+                connection.used.set(now);
+                if !connection.sender.is_closed() {
+                    // One stream is free again; without a taker nothing needs to be kept.
+                    drop(pool.offer(&slot, Line::H2(connection)));
+                }
+            }
             Line::Gone => {}
         }
     }

@@ -3,6 +3,12 @@
 
 #![allow(dead_code, clippy::missing_panics_doc)] // each promise uses its own part of it
 
+pub mod certificates;
+pub mod client;
+pub mod frames;
+pub mod raw;
+pub mod recorder;
+pub mod tee;
 pub mod tools;
 
 use std::fmt::Write as _;
@@ -281,7 +287,7 @@ fn read_some(stream: &mut impl Read, into: &mut Vec<u8>) -> std::io::Result<()> 
     Ok(())
 }
 
-fn dechunked(mut bytes: &[u8]) -> Vec<u8> {
+pub fn dechunked(mut bytes: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(at) = bytes.windows(2).position(|window| window == b"\r\n") {
         let size = String::from_utf8_lossy(&bytes[..at]);

@@ -1,5 +1,8 @@
 //! Every call, and what is wrong with a wrong one.
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use serde_json::{Value, json};
@@ -17,6 +20,20 @@ fn probes_answer() {
             (reply.header("cache-control"), reply.header("x-content-type-options")),
             ("no-store", "nosniff")
         );
+    });
+}
+
+#[test]
+fn a_process_that_is_ending_is_alive_and_not_ready() {
+    run(async {
+        let stand = Stand::start().await;
+        stand.control.drain(Duration::ZERO).await;
+        let (_, reason) = stand.call("GET", "/readyz", "").await.problem(503, "/readyz");
+        assert_eq!(reason.as_deref(), Some("ending"));
+        assert_eq!(stand.get("/healthz").await, json!({ "status": "ok" }));
+        let path = "/v1/services/web/switchover";
+        let (_, reason) = stand.call("POST", path, "").await.problem(409, path);
+        assert_eq!(reason.as_deref(), Some("ending"));
     });
 }
 
@@ -264,16 +281,16 @@ fn a_switchover_that_cannot_start_says_why() {
 #[test]
 fn a_drain_that_takes_too_long_is_aborted_with_what_blocks() {
     run(async {
-        let stand = std::rc::Rc::new(Stand::start().await);
-        let caller = std::rc::Rc::clone(&stand);
-        let slow = tokio::task::spawn_local(async move { caller.request("GET", "/slow/1500").await });
+        let stand = Rc::new(Stand::start().await);
+        let caller = Rc::clone(&stand);
+        let slow = tokio::task::spawn_local(async move { caller.request("GET", "/slow/2500").await });
         while stand.service().await["in_flight"] == 0 {
             tokio::task::yield_now().await;
         }
         let path = "/v1/services/web/switchover";
-        let other = std::rc::Rc::clone(&stand);
+        let other = Rc::clone(&stand);
         let patient = tokio::task::spawn_local(async move {
-            other.call("POST", "/v1/services/web/switchover", r#"{"drain_timeout_ms":400}"#).await.json()
+            other.call("POST", "/v1/services/web/switchover", r#"{"drain_timeout_ms":1500}"#).await.json()
         });
         while stand.service().await["gate"] == "open" {
             tokio::task::yield_now().await;
@@ -282,10 +299,40 @@ fn a_drain_that_takes_too_long_is_aborted_with_what_blocks() {
         assert_eq!(reason.as_deref(), Some("busy"));
         let ended = patient.await.unwrap();
         assert_eq!((&ended["outcome"], &ended["active"]), (&json!("aborted"), &json!("source")), "{ended}");
-        assert_eq!(ended["blockers"][0]["path"], "/slow/1500");
+        assert_eq!(ended["blockers"][0]["path"], "/slow/2500");
         assert!(ended["reason"].as_str().unwrap().contains("still in flight"));
         assert_eq!(slow.await.unwrap().status, 200);
         assert_eq!(stand.service().await["switchovers"], json!({ "completed": 0, "aborted": 1 }));
+    });
+}
+
+#[test]
+fn no_switchover_holds_a_request_until_it_fails() {
+    run(async {
+        let settings = |settings: &mut crate::config::Settings| {
+            let web = settings.services.get_mut("web").unwrap();
+            web.switchover.park_timeout = Duration::from_secs(1);
+        };
+        let stand = Rc::new(Stand::with(settings).await);
+        let ask = |path: &'static str| {
+            let caller = Rc::clone(&stand);
+            tokio::task::spawn_local(async move { caller.request("GET", path).await })
+        };
+        let slow = ask("/slow/2500");
+        while stand.service().await["in_flight"] == 0 {
+            tokio::task::yield_now().await;
+        }
+        let operator = Rc::clone(&stand);
+        let switching = tokio::task::spawn_local(async move {
+            let body = r#"{"park_timeout_ms":60000,"drain_timeout_ms":60000}"#;
+            operator.call("POST", "/v1/services/web/switchover", body).await.json()
+        });
+        while stand.service().await["gate"] == "open" {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ask("/item/1").await.unwrap().status, 200, "it was held, and served");
+        assert_eq!(switching.await.unwrap()["outcome"], "aborted");
+        assert_eq!(slow.await.unwrap().status, 200);
     });
 }
 

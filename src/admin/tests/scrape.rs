@@ -1,5 +1,7 @@
 //! The metrics page: every line reads, and every count is what was sent.
 
+#![allow(clippy::float_cmp, reason = "counts are whole numbers, and read as they were written")]
+
 use std::collections::BTreeMap;
 
 use tokio::io::AsyncWriteExt;
@@ -17,6 +19,14 @@ fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && !name.as_bytes()[0].is_ascii_digit()
+}
+
+/// The order of labels says nothing.
+fn sorted(series: &str) -> String {
+    let Some((name, labels)) = series.split_once('{') else { return series.to_owned() };
+    let mut labels: Vec<_> = labels.trim_end_matches('}').split(',').collect();
+    labels.sort_unstable();
+    format!("{name}{{{}}}", labels.join(","))
 }
 
 /// Reads what is within braces, and fails on anything that is not `name="value"`.
@@ -55,6 +65,7 @@ impl Page {
             }
             let (series, value) = line.rsplit_once(' ').expect(line);
             let value: f64 = value.parse().expect(line);
+            assert!(!series.contains("{}"), "{line}");
             let (name, labels) = match series.split_once('{') {
                 Some((name, labels)) => (name, labels.strip_suffix('}').expect(line)),
                 None => (series, ""),
@@ -70,14 +81,17 @@ impl Page {
                 suffixes.iter().any(|suffix| name == format!("{}{suffix}", family.0)),
                 "{line} in {family:?}"
             );
-            assert!(page.samples.insert(series.to_owned(), value).is_none(), "{series} comes twice");
+            assert!(page.samples.insert(sorted(series), value).is_none(), "{series} comes twice");
         }
         page
     }
 
     #[track_caller]
     fn at(&self, series: &str) -> f64 {
-        *self.samples.get(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.samples.keys()))
+        *self
+            .samples
+            .get(&sorted(series))
+            .unwrap_or_else(|| panic!("no {series} in {:#?}", self.samples.keys()))
     }
 }
 

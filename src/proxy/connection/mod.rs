@@ -44,7 +44,7 @@ struct Rested {
     stream: Stream,
     caller: Rc<Caller>,
     place: Place,
-    /// The protocol was sniffed before, so it is HTTP/1.
+    /// The protocol is known, by ALPN or from before: HTTP/1 unless TLS negotiated otherwise.
     known: bool,
 }
 
@@ -81,7 +81,14 @@ pub fn begin(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>, entr
         if let Some((stream, ip)) = handshake(&worker, stream, ip, &entrance).await {
             let is_tls = stream.is_tls();
             let caller = Rc::new(Caller::new(worker, link, ip, is_tls));
-            tokio::task::spawn_local(rest(Rested { stream, caller, place, known: false }));
+            let begun = Rested { stream, caller, place, known: is_tls };
+            if is_tls {
+                // The first request may have come with the end of the handshake: then it waits inside
+                // the session, and the socket will not become readable for it.
+                tokio::task::spawn_local(wake(begun));
+            } else {
+                tokio::task::spawn_local(rest(begun));
+            }
         }
     });
 }

@@ -2,7 +2,8 @@
 //! and the edits that make it the instance's. Edits are in place; nothing is rebuilt.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, StatusCode, Uri, Version};
+use http::request::Parts;
+use http::{Method, StatusCode, Uri, Version};
 
 use crate::config::Callers;
 use crate::proxy::respond::Reject;
@@ -18,6 +19,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub struct Scan {
     hosts: u8,
     has_content_length: bool,
+    /// A cookie or `Authorization`: the answer may depend on a session.
+    pub has_credentials: bool,
     has_transfer_encoding: bool,
     has_connection: bool,
     has_keep_alive: bool,
@@ -48,6 +51,7 @@ impl Scan {
                     scan.te_trailers |= value.as_bytes().eq_ignore_ascii_case(b"trailers");
                 }
                 "upgrade" => scan.has_upgrade = true,
+                "cookie" | "authorization" => scan.has_credentials = true,
                 "expect" => scan.expects_continue |= value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
                 _ => scan.has_segue |= name.starts_with("segue-"),
             }
@@ -60,15 +64,14 @@ impl Scan {
 ///
 /// hyper accepts several of these (a length beside a transfer coding, any number of hosts), because
 /// to a server they are harmless; in front of another server they are how requests are smuggled.
-pub fn normalise<B>(request: &mut Request<B>, scan: &Scan, limits: &Callers) -> Result<(), Reject> {
-    let is_h1 = request.version() <= Version::HTTP_11;
-    if request.method() == Method::CONNECT {
+pub fn normalise(head: &mut Parts, scan: &Scan, limits: &Callers) -> Result<(), Reject> {
+    if head.method == Method::CONNECT {
         return Err(Reject::ConnectRefused);
     }
-    if request.headers().len() > limits.max_header_count || scan.bytes > limits.max_header_bytes.as_usize() {
+    if head.headers.len() > limits.max_header_count || scan.bytes > limits.max_header_bytes.as_usize() {
         return Err(Reject::HeadersTooLarge);
     }
-    let target = request.uri().path_and_query();
+    let target = head.uri.path_and_query();
     if target.is_some_and(|target| target.as_str().len() > limits.max_uri_bytes.as_usize()) {
         return Err(Reject::UriTooLong);
     }
@@ -78,42 +81,53 @@ pub fn normalise<B>(request: &mut Request<B>, scan: &Scan, limits: &Callers) -> 
     if scan.hosts > 1 {
         return Err(Reject::BadHost("more than one Host header"));
     }
-    if let Some(authority) = request.uri().authority() {
+    if let Some(authority) = head.uri.authority() {
         // Userinfo in an authority is a way to make two parsers see two hosts.
         if authority.as_str().contains('@') {
             return Err(Reject::BadHost("userinfo in the request target"));
         }
-        let named = request.headers().get(header::HOST);
+        let named = head.headers.get(header::HOST);
         if named.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
             return Err(Reject::BadHost("the Host header contradicts the request target"));
         }
         if named.is_none() {
-            if is_h1 && request.version() == Version::HTTP_11 {
+            if head.version == Version::HTTP_11 {
                 return Err(Reject::BadHost("no Host header"));
             }
             let host = HeaderValue::from_str(authority.as_str())
                 .map_err(|_| Reject::BadHost("an authority that is no header value"))?;
-            request.headers_mut().insert(header::HOST, host);
+            head.headers.insert(header::HOST, host);
         }
-    } else if scan.hosts == 0 && request.version() != Version::HTTP_10 {
+    } else if scan.hosts == 0 && head.version != Version::HTTP_10 {
         return Err(Reject::BadHost("no Host header"));
     }
-    if let Some(host) = request.headers().get(header::HOST)
+    if let Some(host) = head.headers.get(header::HOST)
         && !is_host(host.as_bytes())
     {
         return Err(Reject::BadHost("a Host header that is no host"));
     }
-    if request.uri().scheme().is_some() || request.uri().authority().is_some() {
-        let target = request.uri().path_and_query().cloned();
-        *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
+        let target = head.uri.path_and_query().cloned();
+        head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
     Ok(())
 }
 
 /// The characters of RFC 3986's `host [":" port]`; an empty Host is legal.
 fn is_host(host: &[u8]) -> bool {
-    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte))
+    host.iter().all(|&byte| HOST_BYTES.get(usize::from(byte)) == Some(&true))
 }
+
+const HOST_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let allowed = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~!$&'()*+,;=:[]%";
+    let mut at = 0;
+    while at < allowed.len() {
+        table[allowed[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// The name without its port.
 pub fn host_name(headers: &HeaderMap) -> &str {

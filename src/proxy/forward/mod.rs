@@ -12,7 +12,7 @@ pub mod upload;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE};
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -27,7 +27,8 @@ use super::classify::{Class, Head, Verdict, suspect};
 use super::respond::Reject;
 use super::service::{Service, count};
 use super::tunnel::Ticket;
-use crate::tee::compare;
+use crate::config::ByteSize;
+use crate::tee::compare::{self, Outcome};
 
 /// Answers one request of `caller`.
 pub async fn handle(caller: Rc<Caller>, request: Request<Incoming>) -> Response<Answer> {
@@ -62,26 +63,24 @@ pub async fn handle(caller: Rc<Caller>, request: Request<Incoming>) -> Response<
 
 async fn serve(
     caller: &Rc<Caller>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     now: Instant,
     found: &mut Option<Rc<Service>>,
     entry: &mut Option<Box<Entry>>,
 ) -> Result<Response<Answer>, Reject> {
     let table = caller.worker.table();
-    let scan = Scan::of(request.headers());
-    normalise(&mut request, &scan, &table.plan.callers)?;
-
-    let host = host_name(request.headers());
-    let service = table.find(host, request.uri().path()).ok_or(Reject::NoService)?;
-    *found = Some(Rc::clone(&service));
+    let limits = &table.plan.callers;
     let (mut parts, body) = request.into_parts();
-    let max_body = table.plan.callers.max_body_bytes.map(crate::config::ByteSize::bytes);
+    let scan = Scan::of(&parts.headers);
+    normalise(&mut parts, &scan, limits)?;
+    let host = host_name(&parts.headers);
+    let service = table.find(host, parts.uri.path()).ok_or(Reject::NoService)?;
+    *found = Some(Rc::clone(&service));
+    let max_body = limits.max_body_bytes.map(ByteSize::bytes);
     if exceeds(&parts.headers, max_body) {
         return Err(Reject::BodyTooLarge);
     }
     let (mut upload, progress) = Upload::new(body, max_body, now);
-
-    let host = host_name(&parts.headers);
     let has_body = progress.is_some();
     let verdict = service.classifier.head(&Head {
         method: &parts.method,
@@ -105,7 +104,7 @@ async fn serve(
 
     let wants_upgrade = scan.has_upgrade && parts.version <= http::Version::HTTP_11;
     edit_request(&mut parts.headers, &scan, &caller.forwarding, wants_upgrade);
-    let credentials = parts.headers.contains_key(COOKIE) || parts.headers.contains_key(AUTHORIZATION);
+    let credentials = scan.has_credentials;
     let teed = tee::offer(&service, caller, &parts, &mut upload, verdict, &guard, credentials);
 
     let mut request = Request::from_parts(parts, upload);
@@ -116,8 +115,16 @@ async fn serve(
     let exchange = Exchange { service: Rc::clone(&service), guard, request, upload: progress, wants_upgrade };
     let answered =
         if class == Class::Write { Abandonable::new(exchange).await } else { exchange.run().await };
-    let Answered { service, guard, response, lease, times, upgrade } = answered?;
-
+    let Answered { service, guard, response, lease, times, upgrade } = match answered {
+        Ok(answered) => answered,
+        Err(reject) => {
+            if let Some(outcome) = teed {
+                // Whether the lane still listens makes no difference here.
+                let _ = outcome.send(Outcome::without_head(reject.end()));
+            }
+            return Err(reject);
+        }
+    };
     let (mut parts, body) = response.into_parts();
     service.count_request(guard.admitted.active, class, parts.status);
     if class == Class::Read
@@ -128,9 +135,10 @@ async fn serve(
     let pair = teed.map(|outcome| PairSide::new(outcome, compare::Head::of(parts.status, &parts.headers)));
     edit_answer(parts.status, &mut parts.headers);
     parts.extensions.clear();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(upgrade) = upgrade
-    {
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(upgrade) = upgrade else {
+            return Err(Reject::Broken("it switched protocols without having been asked".to_owned()));
+        };
         caller.promise(Ticket::new(upgrade, guard, service, lease, &parts.headers));
         return Ok(Response::from_parts(parts, Answer::Own(None)));
     }

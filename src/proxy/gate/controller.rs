@@ -69,7 +69,8 @@ impl Controller {
     }
 
     /// A member may come only while the gate is open, or it might admit to a generation that is
-    /// being closed.
+    /// being closed. It begins with the present generation, and a name is not used twice: what a dead
+    /// member said may still be on its way.
     pub fn join(&mut self, member: MemberId) -> Result<(), OutOfTurn> {
         if self.phase != Phase::Open {
             return Err(OutOfTurn::Busy);
@@ -78,7 +79,8 @@ impl Controller {
         Ok(())
     }
 
-    /// A member's process has ended; its exchanges ended with it.
+    /// A member's process has ended; its exchanges ended with it. An instance may still carry one of
+    /// them out, but nobody can be told that it did.
     pub fn leave(&mut self, member: MemberId) {
         self.members.remove(&member);
         self.advance();

@@ -124,6 +124,16 @@ impl Gate {
         if let Some(guard) = self.try_admit(class, path, now) {
             return Ok(Admission { guard, held: None });
         }
+        // Boxed: waiting is rare and large, and every request would carry the room for it.
+        Box::pin(self.wait(class, path, now)).await
+    }
+
+    async fn wait(
+        self: &Rc<Self>,
+        class: Class,
+        path: Option<&PathAndQuery>,
+        now: Instant,
+    ) -> Result<Admission, Refused> {
         let limits = self.limits.get();
         let _place = Place::take(&self.parked_everywhere, limits.max_parked).ok_or(Refused::TooManyParked)?;
         let (go, admitted) = oneshot::channel();
@@ -186,7 +196,9 @@ impl Gate {
             self.flight.borrow_mut().cut(|of| of.generation <= generation && member.waits_for(of.class))
         };
         let Cut { signalled, left, wakers } = cut;
-        left.into_iter().for_each(|admitted| self.count_out(admitted));
+        for admitted in left {
+            self.count_out(admitted);
+        }
         wakers.into_iter().for_each(Waker::wake);
         signalled
     }
