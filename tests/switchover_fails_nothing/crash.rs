@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use segue::load::{Load, LoadSettings, audit};
 
-use crate::stage::{Stage, block_on, name_of, recorded};
+use crate::stage::{Stage, block_on, instance_of, name_of, post, recorded};
 use crate::support::{try_request, until};
 
 const ROUNDS: usize = 12;
@@ -28,13 +28,24 @@ fn no_acknowledged_write_is_lost_or_doubled_by_kill_9() {
                 "POST /v1/services/web/switchover HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
             try_request(admin, request)
         });
-        std::thread::sleep(Duration::from_micros(fastrand::u64(..30_000)));
+        // Anywhere around the swap, or in the moment when the other instance has taken its first write.
+        let mut taken = false;
+        if round % 2 == 0 {
+            std::thread::sleep(Duration::from_micros(fastrand::u64(..30_000)));
+        } else {
+            until("the other instance to take a write", || {
+                let answer = post(stage.address(), "/ledger/probe");
+                (instance_of(&answer) != active).then_some(())
+            });
+            taken = true;
+        }
         stage.segue.kill();
         let answer = switchover.join().unwrap();
 
         // Without a record the configured source is active, in generation 1.
         let (now, its_generation) = recorded(&stage.segue).unwrap_or(("source".to_owned(), 1));
         let swapped = now != name_of(active);
+        assert!(swapped || !taken, "the other instance took a write before the swap was durable");
         if let Ok(answer) = answer {
             assert!(answer.status == 200 && answer.text().contains("completed"), "{}", answer.text());
             assert!(swapped, "told that it had completed, and it had not");

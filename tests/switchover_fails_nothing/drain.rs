@@ -126,6 +126,29 @@ fn an_answer_that_nobody_takes_does_not_outlast_a_cut() {
     stage.assert_quiet();
 }
 
+/// It cannot be sent for as long as another one keeps the only connection busy.
+#[test]
+fn a_request_that_waits_for_a_connection_does_not_outlast_a_cut() {
+    let stage = Stage::with(
+        "[services.web.upstream]\nmax_connections = 1\nqueue_timeout = \"20s\"\n\
+         [services.web.switchover]\non_drain_deadline = \"cut\"",
+        "",
+        &[],
+    );
+    let mut busy = sent_get(stage.address(), "/bytes/268435456");
+    busy.read_exact(&mut [0; 1024]).unwrap();
+    let mut waiting = sent_post(stage.address(), "/ledger/waiting");
+    stage.until_service("in_flight", 2);
+    let ended = stage.segue.switchover(r#"{"drain_timeout_ms":200}"#);
+    assert_eq!((&ended["outcome"], &ended["cut"]), (&json!("completed"), &json!(2)), "{ended}");
+    let answer = read_answer(&mut waiting).unwrap();
+    assert_eq!((answer.status, answer.header("segue-error")), (503, Some("cut")), "{}", answer.head);
+    drop(busy);
+    assert_eq!(stage.writes(), [], "a write that was cut before it was sent");
+    assert_eq!(stage.answering(), "b");
+    stage.assert_quiet();
+}
+
 #[test]
 fn a_websocket_holds_the_drain_and_goes_on_after_an_abort() {
     let stage = Stage::new("", &[]);

@@ -31,8 +31,10 @@ fn a_request_is_held_for_hardly_longer_than_the_drain_takes() {
     let held = &service["held_ms"];
     let net = held["p99"].as_f64().unwrap() - slowest_drain;
     eprintln!(
-        "held: {held}; slowest drain {slowest_drain:.1} ms, slowest swap {slowest_swap:.1} ms, p99 net of the drain {net:.1} ms"
+        "held: {held}; slowest drain {slowest_drain:.1} ms, slowest swap {slowest_swap:.1} ms, \
+         p99 net of the drain {net:.1} ms"
     );
-    assert!(net < GENEROUS_MS, "{held}");
+    // What the disk takes to make the swap durable is not Segue's, and others may be using it.
+    assert!(net - slowest_swap < GENEROUS_MS, "{held}");
     stage.assert_quiet();
 }

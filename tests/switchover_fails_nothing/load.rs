@@ -17,16 +17,22 @@ const OVERLAPS: usize = 6;
 
 #[test]
 fn nobody_notices_over_http1() {
-    back_and_forth("http", 64);
+    back_and_forth("http", 64, "http");
 }
 
 #[test]
 fn nobody_notices_over_http2() {
-    back_and_forth("h2c", 4);
+    back_and_forth("h2c", 4, "http");
 }
 
-fn back_and_forth(scheme: &str, connections: usize) {
-    let stage = Stage::new("drain_timeout = \"10s\"", &["--latency", "lognormal:3ms,1.0"]);
+#[test]
+fn nobody_notices_where_the_instances_speak_http2() {
+    back_and_forth("http", 64, "h2c");
+}
+
+/// `scheme` and `connections` of the callers; `upstream`: the instances' scheme.
+fn back_and_forth(scheme: &str, connections: usize, upstream: &str) {
+    let stage = Stage::over(upstream, "", "", &["--latency", "lognormal:3ms,1.0"]);
     let target = format!("{scheme}://{}", stage.address()).parse().unwrap();
     let mut settings = LoadSettings::new(target, 250.0);
     settings.write_share = 0.2;
@@ -48,17 +54,19 @@ fn back_and_forth(scheme: &str, connections: usize) {
         let alternating = (0..=PAUSES).map(|turn| if turn % 2 == 0 { "a" } else { "b" });
         assert!(alternating.eq(writers.iter().map(String::as_str)), "{writers:?}");
 
-        let mut old = WebSocket::open(stage.address());
+        // What asks for an upgrade is HTTP/1.1, on both sides.
+        let mut old = (upstream == "http").then(|| WebSocket::open(stage.address()));
         for _ in 0..OVERLAPS {
             await_writes(&load);
             // The old side is given a moment; the WebSocket outlasts it, and is left alone.
             turns.turn(&stage, &json!({ "mode": "overlap", "drain_timeout_ms": 100 }));
-            old.echo();
-            let mut new = WebSocket::open(stage.address());
-            assert_eq!(new.instance, stage.answering());
-            new.echo();
+            if let Some(old) = &mut old {
+                old.echo();
+                let mut new = WebSocket::open(stage.address());
+                assert_eq!((old.instance.as_str(), &new.instance), ("a", &stage.answering()));
+                new.echo();
+            }
         }
-        assert_eq!(old.instance, "a");
         drop(stop);
         let uploads: usize = uploads.map(|thread| thread.join().unwrap()).iter().sum();
         let reads_of_own_writes = own_writes.join().unwrap();
@@ -71,7 +79,7 @@ fn back_and_forth(scheme: &str, connections: usize) {
     assert!(found.is_exact(), "{found:?}");
     assert_eq!(report.acknowledged.len() as u64, report.writes);
     stage.assert_quiet();
-    eprintln!("{scheme}: {} requests, {} writes, 0 failed", report.sent, report.writes);
+    eprintln!("{scheme} over {upstream}: {} requests, {} writes, 0 failed", report.sent, report.writes);
 }
 
 /// What the switchovers and the callers beside the load tell each other.

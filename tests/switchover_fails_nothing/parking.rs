@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use crate::callers::{Upload, http2, sent, sent_get};
+use crate::callers::{Upload, http2, sent, sent_get, sent_post};
 use crate::stage::{Instance, Stage, block_on, head, instance_of};
 use crate::support::{read_answer, until};
 
@@ -29,7 +29,7 @@ fn beyond_max_parked_callers_are_refused_and_one_that_leaves_makes_room() {
         assert!(third.header("retry-after").is_some(), "{}", third.head);
         drop(second);
         stage.until_service("parked", 1);
-        let mut fourth = sent_get(stage.address(), "/item/1");
+        let mut fourth = sent_post(stage.address(), "/ledger/fourth");
         stage.until_service("parked", 2);
         upload.finish();
         assert_eq!(switchover.join().unwrap()["outcome"], "completed");

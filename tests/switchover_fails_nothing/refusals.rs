@@ -5,7 +5,7 @@ use std::thread;
 use segue::load::{Load, LoadSettings};
 use serde_json::{Value, json};
 
-use crate::callers::Upload;
+use crate::callers::{Upload, sent};
 use crate::stage::{Instance, Stage, block_on, instance_of, recorded};
 use crate::support::{Segue, get, until};
 
@@ -87,6 +87,22 @@ fn the_store_and_the_gate_agree_whoever_asks_at_once() {
         assert_eq!(by_gate, by_store, "round {round}: {answers:?}");
         stage.segue.restart();
     }
+}
+
+/// Whoever asked for it has left; it is carried out all the same.
+#[test]
+fn it_does_not_depend_on_who_asked() {
+    let stage = Stage::new("", &[]);
+    let upload = Upload::begin(stage.address());
+    stage.until_service("in_flight", 1);
+    let request = "POST /v1/services/web/switchover HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
+    let asking = sent(stage.segue.admin, request);
+    stage.until_service("gate", "draining");
+    drop(asking);
+    upload.finish();
+    stage.until_service("active", "shadow");
+    assert_eq!(stage.answering(), "b");
+    stage.assert_quiet();
 }
 
 #[test]

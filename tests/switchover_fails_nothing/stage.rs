@@ -35,7 +35,11 @@ impl Instance {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url_over("http")
+    }
+
+    pub fn url_over(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.address)
     }
 
     /// Requests that it was asked so far.
@@ -74,12 +78,22 @@ impl Stage {
 
     /// `rest`: further tables of the configuration.
     pub fn with(service: &str, rest: &str, instances: &[&str]) -> Self {
+        Self::over("http", service, rest, instances)
+    }
+
+    /// `scheme`: of the instances.
+    pub fn over(scheme: &str, service: &str, rest: &str, instances: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ledger = folder.path().join("ledger");
         let mut arguments = vec!["--ledger", ledger.to_str().unwrap()];
         arguments.extend(instances);
         let (a, b) = (Instance::start("a", &arguments), Instance::start("b", &arguments));
-        let segue = Segue::with(&a.url(), Some(&b.url()), service, &format!("workers = 2\n{rest}"));
+        let segue = Segue::with(
+            &a.url_over(scheme),
+            Some(&b.url_over(scheme)),
+            service,
+            &format!("workers = 2\n{rest}"),
+        );
         Self { a, b, segue, ledger, _folder: folder }
     }
 

@@ -64,7 +64,8 @@ impl Exchange {
         loop {
             attempts += 1;
             let now = Instant::now();
-            let mut lease = pool.checkout(now, want).await?;
+            let checkout = unless_signalled(&guard, pool.checkout(now, want)).await;
+            let mut lease = checkout.map_err(|signal| signalled(signal, &service))??;
             if let Some(connect) = lease.connect {
                 let mut counts = service.counts.borrow_mut();
                 counts.recorder.connect(Side::Source, direction(active), connect);
@@ -134,10 +135,16 @@ async fn send(
     request: Request<Upload>,
     guard: &Guard,
 ) -> Result<Response<Incoming>, Failed> {
-    let mut answer = pin!(lease.send(request));
-    poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(answer.map_err(|error| Failed::Send(Box::new(error)))),
-        Poll::Pending => guard.poll_signal(cx).map(|signal| Err(Failed::Signal(signal))),
+    let answer = unless_signalled(guard, lease.send(request)).await.map_err(Failed::Signal)?;
+    answer.map_err(|error| Failed::Send(Box::new(error)))
+}
+
+/// Waits for a step, or for a reason to stop waiting; the step is dropped then.
+async fn unless_signalled<T>(guard: &Guard, step: impl Future<Output = T>) -> Result<T, Signal> {
+    let mut step = pin!(step);
+    poll_fn(|cx| match step.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending => guard.poll_signal(cx).map(Err),
     })
     .await
 }
