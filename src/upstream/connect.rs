@@ -57,10 +57,24 @@ pub(super) struct Opened<B> {
     pub took: Duration,
 }
 
-/// HTTP/2 windows towards an instance: 1 MiB a stream keeps a single large answer at full speed over
-/// a millisecond of round trip; the connection's is larger, so that one stalled stream starves no other.
-const H2_STREAM_WINDOW: u32 = 1 << 20;
-const H2_CONNECTION_WINDOW: u32 = 16 << 20;
+/// How much of an answer may be taken in before whoever asked has come for it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadAhead {
+    /// Of an HTTP/1 connection; the head of an answer has to fit as well. `None` = hyper's own 400 KB.
+    pub http1: Option<usize>,
+    pub http2_stream: u32,
+    /// Larger than a stream's, so that one stalled stream starves no other.
+    pub http2_connection: u32,
+}
+
+impl ReadAhead {
+    /// 1 MiB a stream keeps a single large answer at full speed over a millisecond of round trip.
+    pub const GENEROUS: Self = Self { http1: None, http2_stream: 1 << 20, http2_connection: 16 << 20 };
+    /// Nobody waits for a shadow's answer, and each of its connections may send without end: what they
+    /// can fill together has to be small. The head of an answer is as large as a request's may be by default.
+    pub const SPARING: Self =
+        Self { http1: Some(32 << 10), http2_stream: 64 << 10, http2_connection: 1 << 20 };
+}
 
 /// Connects, and spawns the task that drives the connection. `permit` goes back when that task ends.
 /// `http1`: the request asks for an upgrade, which HTTP/2 cannot carry.
@@ -69,6 +83,7 @@ pub(super) async fn open<B>(
     tls: Option<&ClientTls>,
     http1: bool,
     timeout: Duration,
+    ahead: ReadAhead,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Result<Opened<B>, ConnectError>
 where
@@ -80,7 +95,8 @@ where
         .await
         .map_err(|_| ConnectError::Timeout(timeout))??;
     let is_h2 = endpoint.scheme == Scheme::H2c || stream.negotiated_h2();
-    let sender = if is_h2 { start_h2(stream, permit).await? } else { start_h1(stream, permit).await? };
+    let sender =
+        if is_h2 { start_h2(stream, ahead, permit).await? } else { start_h1(stream, ahead, permit).await? };
     Ok(Opened { sender, took: started.elapsed() })
 }
 
@@ -103,12 +119,20 @@ async fn stream_to(
     Ok(Stream::Tls(Box::new(session.into())))
 }
 
-async fn start_h1<B>(stream: Stream, permit: Option<OwnedSemaphorePermit>) -> Result<Sender<B>, ConnectError>
+async fn start_h1<B>(
+    stream: Stream,
+    ahead: ReadAhead,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<Sender<B>, ConnectError>
 where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let (sender, mut connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+    let mut builder = http1::Builder::new();
+    if let Some(most) = ahead.http1 {
+        builder.max_buf_size(most);
+    }
+    let (sender, mut connection) = builder.handshake(TokioIo::new(stream)).await?;
     let upgrade = UpgradeSlot::default();
     let slot = Rc::clone(&upgrade);
     tokio::task::spawn_local(async move {
@@ -125,14 +149,18 @@ where
     Ok(Sender::H1 { sender, upgrade })
 }
 
-async fn start_h2<B>(stream: Stream, permit: Option<OwnedSemaphorePermit>) -> Result<Sender<B>, ConnectError>
+async fn start_h2<B>(
+    stream: Stream,
+    ahead: ReadAhead,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<Sender<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let (sender, connection) = http2::Builder::new(LocalExecutor)
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .initial_stream_window_size(ahead.http2_stream)
+        .initial_connection_window_size(ahead.http2_connection)
         .handshake(TokioIo::new(stream))
         .await?;
     tokio::task::spawn_local(async move {

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use rustls_pki_types::ServerName;
 use tokio::sync::Semaphore;
 
+use super::connect::ReadAhead;
 use super::tls::ClientTls;
 use crate::config::{InstanceName, Scheme};
 
@@ -40,6 +41,7 @@ pub struct Limits {
     pub queue_timeout: Duration,
     pub eject_after: u32,
     pub eject_for: Duration,
+    pub read_ahead: ReadAhead,
 }
 
 impl Limits {
@@ -52,6 +54,7 @@ impl Limits {
             queue_timeout: upstream.queue_timeout,
             eject_after: upstream.eject_after,
             eject_for: upstream.eject_for,
+            read_ahead: ReadAhead::GENEROUS,
         }
     }
 
@@ -64,6 +67,7 @@ impl Limits {
             queue_timeout: tee.connect_timeout,
             eject_after: 0,
             eject_for: Duration::ZERO,
+            read_ahead: ReadAhead::SPARING,
         }
     }
 }

@@ -86,7 +86,8 @@ pub async fn once(instance: &Instance, endpoint: &Endpoint, check: &HealthCheck)
 }
 
 async fn ask(instance: &Instance, endpoint: &Endpoint, check: &HealthCheck) -> Result<(), Unhealthy> {
-    let opened = connect::open(endpoint, instance.tls.as_deref(), false, check.timeout, None).await?;
+    let (tls, ahead) = (instance.tls.as_deref(), instance.limits.read_ahead);
+    let opened = connect::open(endpoint, tls, false, check.timeout, ahead, None).await?;
     let uri = check.path.parse::<Uri>().map_err(|_| Unhealthy::Path(check.path.clone()))?;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = uri;
@@ -110,7 +111,8 @@ async fn ask(instance: &Instance, endpoint: &Endpoint, check: &HealthCheck) -> R
 pub async fn reachable(instance: &Instance, timeout: Duration) -> Result<(), ConnectError> {
     let mut last = ConnectError::NoEndpoint;
     for endpoint in instance.endpoints().iter() {
-        let opened = connect::open::<Empty<Bytes>>(endpoint, instance.tls.as_deref(), false, timeout, None);
+        let (tls, ahead) = (instance.tls.as_deref(), instance.limits.read_ahead);
+        let opened = connect::open::<Empty<Bytes>>(endpoint, tls, false, timeout, ahead, None);
         match opened.await {
             Ok(_) => return Ok(()),
             Err(error) => last = error,

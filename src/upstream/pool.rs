@@ -252,9 +252,10 @@ where
                     Room::Permit(permit) => permit,
                 },
             };
-            let timeout = self.instance.limits.connect_timeout;
+            let limits = &self.instance.limits;
             let tls = self.instance.tls.as_deref();
-            match connect::open(&slot.endpoint, tls, want.http1, timeout, Some(permit_now)).await {
+            let (timeout, ahead) = (limits.connect_timeout, limits.read_ahead);
+            match connect::open(&slot.endpoint, tls, want.http1, timeout, ahead, Some(permit_now)).await {
                 Ok(opened) => {
                     let line = match opened.sender {
                         Sender::H1 { sender, upgrade } => Line::H1 { sender, upgrade },

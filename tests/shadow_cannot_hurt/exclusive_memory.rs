@@ -4,16 +4,19 @@
 //! then with it on. mimalloc gives memory back late, so the highest of many readings counts in both
 //! halves, and the growth can only be overstated.
 
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use segue::config::Endpoint;
 use segue::load::{Load, LoadSettings};
 
 use crate::support::Segue;
+use crate::support::client::Client;
 use crate::support::tee::{Wrong, count, origin, set_percent, url};
 
 /// Twice what is aimed at: this build is not optimised, and allocators differ.
 const MOST: u64 = 16 << 20;
+const CALLERS: usize = 64;
 /// Rate and breaker stay out of the way; concurrency, connections and bytes held are the defaults.
 const TEE: &str = "tee = { percent = 100, allow_above_5_percent = true, max_requests_per_second = 1000000, \
     max_bytes_per_second = \"4095 MiB\", breaker_after = 0 }";
@@ -28,12 +31,30 @@ fn highest(segue: &Segue, for_long: Duration) -> u64 {
     highest
 }
 
+/// Opens as many connections as the load may come to need, on both sides, so that a busy moment later
+/// is not taken for the tee's doing.
+fn crowd(segue: &Segue) {
+    let together = Barrier::new(CALLERS);
+    std::thread::scope(|scope| {
+        for _ in 0..CALLERS {
+            scope.spawn(|| {
+                let mut client = Client::new(segue.address);
+                for _ in 0..5 {
+                    together.wait();
+                    assert_eq!(client.get("/bytes/16000").status, 200);
+                }
+            });
+        }
+    });
+}
+
 fn stays_bounded(fault: &str) {
     let (source, shadow) = (origin(&[]), Wrong::shadow(fault));
     let segue = Segue::with(&url(&source), Some(&shadow.url), TEE, "");
     set_percent(&segue, 0.0);
     let target: Endpoint = segue.url().parse().unwrap();
-    let settings = LoadSettings { max_connections: 64, ..LoadSettings::new(target, 500.0) };
+    crowd(&segue);
+    let settings = LoadSettings { max_connections: CALLERS, ..LoadSettings::new(target, 500.0) };
     let load = Load::start(settings).unwrap();
     let before = highest(&segue, Duration::from_secs(2));
     set_percent(&segue, 100.0);
