@@ -23,6 +23,10 @@ pub enum Reject {
     UriTooLong,
     #[error("Content-Length and Transfer-Encoding together")]
     AmbiguousLength,
+    #[error("a transfer coding other than chunked")]
+    TransferCoding,
+    #[error("{0}")]
+    BadTarget(&'static str),
     #[error("{0}")]
     BadHost(&'static str),
     #[error("the body is larger than this server accepts")]
@@ -51,7 +55,10 @@ impl Reject {
             Self::ConnectRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
-            Self::AmbiguousLength | Self::BadHost(_) | Self::CallerBroke => StatusCode::BAD_REQUEST,
+            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::AmbiguousLength | Self::BadTarget(_) | Self::BadHost(_) | Self::CallerBroke => {
+                StatusCode::BAD_REQUEST
+            }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::CallerTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoService => StatusCode::NOT_FOUND,
@@ -80,6 +87,8 @@ impl Reject {
             Self::HeadersTooLarge => "headers_too_large",
             Self::UriTooLong => "uri_too_long",
             Self::AmbiguousLength => "ambiguous_length",
+            Self::TransferCoding => "transfer_coding",
+            Self::BadTarget(_) => "bad_target",
             Self::BadHost(_) => "bad_host",
             Self::BodyTooLarge => "body_too_large",
             Self::CallerTooSlow => "caller_too_slow",

@@ -8,7 +8,13 @@ use crate::support::certificates::Authority;
 use crate::support::free_port;
 
 fn segue(arguments: &[&str], file: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_segue")).args(arguments).arg(file).output().unwrap()
+    // What should have been refused would run for ever.
+    Command::new("timeout")
+        .args(["20", env!("CARGO_BIN_EXE_segue")])
+        .args(arguments)
+        .arg(file)
+        .output()
+        .unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -50,7 +56,11 @@ fn each_fault_is_named_with_its_place() {
             "allow_above_5_percent",
         ),
         (format!("{good}workers ="), ":7:", ""),
-        (good.replace("127.0.0.1:", "localhost:"), ":4:11:", "address"),
+        (
+            good.replace("[[listeners]]\naddress = \"127.0.0.1", "[[listeners]]\naddress = \"elsewhere"),
+            ":4:11:",
+            "address",
+        ),
         (tls(&nowhere, &one.key), ":5:", "nowhere.pem"),
         (tls(&one.key, &one.key), ":5:", "no PEM certificate"),
         (tls(&one.cert, &other.key), "", "does not"),

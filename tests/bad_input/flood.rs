@@ -35,8 +35,9 @@ fn under_attack(origin: &RawOrigin, limits: &str, attack: impl FnOnce(&Segue)) {
             }
             highest
         });
+        let until_here = Over(&over);
         attack(&segue);
-        over.store(true, Ordering::Relaxed);
+        drop(until_here);
         let highest = served.join().unwrap().max(segue.memory());
         let growth = highest.saturating_sub(before);
         assert!(growth < GROWTH, "grew by {} KiB", growth / 1024);
@@ -45,6 +46,15 @@ fn under_attack(origin: &RawOrigin, limits: &str, attack: impl FnOnce(&Segue)) {
         // The other caller is the one that is left.
         (segue.call("GET", "/v1/status", "").1["connections"] == 1).then_some(())
     });
+}
+
+/// Lets the other caller go, also when the attack has failed.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 const fn stream(n: usize) -> u32 {
@@ -176,10 +186,11 @@ fn answers_that_are_never_let_through() {
         for n in 0..100 {
             caller.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream(n), &get("/large"))).unwrap();
         }
-        let read = caller.drain();
+        until("all of them to be in flight", || {
+            (segue.service()["in_flight"].as_u64() >= Some(100)).then_some(())
+        });
+        caller.tcp.shutdown(std::net::Shutdown::Both).unwrap();
         until("the exchanges to be given up", || (segue.service()["in_flight"] == 0).then_some(()));
-        drop(caller);
-        let _ = read;
     });
 }
 

@@ -164,6 +164,11 @@ impl Wire {
         self.tcp.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// The stream itself, when it is no longer HTTP.
+    pub fn into_inner(self) -> Box<dyn Duplex> {
+        self.io
+    }
+
     pub fn take_unread(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.unread)
     }
@@ -312,7 +317,7 @@ impl RawOrigin {
     }
 }
 
-fn serve(mut stream: TcpStream, connection: usize, notes: &Notes, answer: &(dyn Fn(&Heard) -> Reply)) {
+fn serve(mut stream: TcpStream, connection: usize, notes: &Notes, answer: &dyn Fn(&Heard) -> Reply) {
     let mut unread = Vec::new();
     for nth in 0.. {
         let heard = match read_request(&mut stream, &mut unread, connection, nth) {

@@ -44,6 +44,8 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
+        // A caller that has said all it wanted may shut its side and still wait for its answer.
+        .half_close(true)
         // What a head may have, and room for as much of a body; the exact limits are the service's.
         .max_buf_size(limits.max_header_bytes.as_usize().saturating_mul(2).max(16 * 1024))
         .serve_connection(TokioIo::new(io), service);

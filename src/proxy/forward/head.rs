@@ -22,14 +22,20 @@ pub struct Scan {
     /// A cookie or `Authorization`: the answer may depend on a session.
     pub has_credentials: bool,
     has_transfer_encoding: bool,
+    /// Anything but one `chunked`: what else was done to the body would be lost with the header.
+    has_other_coding: bool,
     has_connection: bool,
+    /// `Connection` names `upgrade`.
+    names_upgrade: bool,
+    /// `Upgrade` asks for another HTTP, which would pass unseen inside a tunnel.
+    upgrades_http: bool,
     has_keep_alive: bool,
     has_proxy: bool,
     has_te: bool,
     te_trailers: bool,
     has_segue: bool,
     pub expects_continue: bool,
-    pub has_upgrade: bool,
+    has_upgrade: bool,
     bytes: usize,
 }
 
@@ -42,15 +48,25 @@ impl Scan {
             match name {
                 "host" => scan.hosts = scan.hosts.saturating_add(1),
                 "content-length" => scan.has_content_length = true,
-                "transfer-encoding" => scan.has_transfer_encoding = true,
-                "connection" => scan.has_connection = true,
+                "transfer-encoding" => {
+                    let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                    scan.has_other_coding |= scan.has_transfer_encoding || !is_chunked;
+                    scan.has_transfer_encoding = true;
+                }
+                "connection" => {
+                    scan.has_connection = true;
+                    scan.names_upgrade |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+                }
                 "keep-alive" => scan.has_keep_alive = true,
                 "proxy-connection" | "proxy-authenticate" | "proxy-authorization" => scan.has_proxy = true,
                 "te" => {
                     scan.has_te = true;
                     scan.te_trailers |= value.as_bytes().eq_ignore_ascii_case(b"trailers");
                 }
-                "upgrade" => scan.has_upgrade = true,
+                "upgrade" => {
+                    scan.has_upgrade = true;
+                    scan.upgrades_http |= tokens(value).any(is_http);
+                }
                 "cookie" | "authorization" => scan.has_credentials = true,
                 "expect" => scan.expects_continue |= value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
                 _ => scan.has_segue |= name.starts_with("segue-"),
@@ -58,6 +74,20 @@ impl Scan {
         }
         scan
     }
+
+    /// An upgrade that may become a tunnel. HTTP/2 cannot carry one.
+    pub const fn wants_upgrade(&self) -> bool {
+        self.has_upgrade && self.names_upgrade && !self.upgrades_http
+    }
+}
+
+fn tokens(list: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    list.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
+}
+
+fn is_http(protocol: &[u8]) -> bool {
+    let begins = |with: &[u8]| protocol.get(..with.len()).is_some_and(|of| of.eq_ignore_ascii_case(with));
+    begins(b"h2") || begins(b"http/") || begins(b"tls/")
 }
 
 /// Refuses what must not be forwarded, and brings the target to origin form with exactly one `Host`.
@@ -77,6 +107,15 @@ pub fn normalise(head: &mut Parts, scan: &Scan, limits: &Callers) -> Result<(), 
     }
     if scan.has_content_length && scan.has_transfer_encoding {
         return Err(Reject::AmbiguousLength);
+    }
+    if scan.has_other_coding {
+        return Err(Reject::TransferCoding);
+    }
+    if head.uri.scheme().is_none() && head.uri.authority().is_some() {
+        return Err(Reject::BadTarget("an authority is a target for CONNECT alone"));
+    }
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(Reject::BadTarget("`*` is a target for OPTIONS alone"));
     }
     if scan.hosts > 1 {
         return Err(Reject::BadHost("more than one Host header"));

@@ -102,7 +102,7 @@ async fn serve(
     }
     let guard = admission.guard;
 
-    let wants_upgrade = scan.has_upgrade && parts.version <= http::Version::HTTP_11;
+    let wants_upgrade = scan.wants_upgrade() && parts.version <= http::Version::HTTP_11;
     edit_request(&mut parts.headers, &scan, &caller.forwarding, wants_upgrade);
     let credentials = scan.has_credentials;
     let teed = tee::offer(&service, caller, &parts, &mut upload, verdict, &guard, credentials);

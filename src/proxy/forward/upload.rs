@@ -54,7 +54,9 @@ pub enum UploadFault {
 /// Keeps a body back until the instance has said `100 Continue`: hyper would invite the caller to
 /// send as soon as the body is first polled.
 struct Hold {
-    released: oneshot::Receiver<()>,
+    /// `None` once nobody can release it: then the final answer came first, and an invitation after
+    /// all would contradict it.
+    released: Option<oneshot::Receiver<()>>,
     patience: Pin<Box<Sleep>>,
 }
 
@@ -97,7 +99,7 @@ impl Upload {
     pub fn hold_until(&mut self, released: oneshot::Receiver<()>) {
         if let Self::Streaming(streaming) = self {
             let patience = Box::pin(tokio::time::sleep(CONTINUE_PATIENCE));
-            streaming.hold = Some(Hold { released, patience });
+            streaming.hold = Some(Hold { released: Some(released), patience });
         }
     }
 
@@ -140,13 +142,28 @@ impl Body for Upload {
     }
 }
 
+// === impl Hold ===
+
+impl Hold {
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(released) = &mut self.released
+            && let Poll::Ready(released) = Pin::new(released).poll(cx)
+        {
+            if released.is_ok() {
+                return true;
+            }
+            self.released = None;
+        }
+        self.patience.as_mut().poll(cx).is_ready()
+    }
+}
+
 // === impl Streaming ===
 
 impl Streaming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         if let Some(hold) = &mut self.hold {
-            let released = Pin::new(&mut hold.released).poll(cx).is_ready();
-            if !released && hold.patience.as_mut().poll(cx).is_pending() {
+            if !hold.is_over(cx) {
                 return Poll::Pending;
             }
             self.hold = None;
