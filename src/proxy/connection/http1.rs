@@ -44,8 +44,9 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
-        // A caller that has said all it wanted may shut its side and still wait for its answer.
-        .half_close(true)
+        // A caller that shuts its side has left: nothing else tells so before the next write, and until
+        // then a parked place, an instance's work and a drain would wait for nobody.
+        .half_close(false)
         // What a head may have, and room for as much of a body; the exact limits are the service's.
         .max_buf_size(limits.max_header_bytes.as_usize().saturating_mul(2).max(16 * 1024))
         .serve_connection(TokioIo::new(io), service);
