@@ -78,6 +78,8 @@ fn cut(mut answer: Answer, left: u64, ending: Ending, sabotage: &Arc<Sabotage>) 
 fn replace_body(mut answer: Answer, body: AnswerBody) -> Answer {
     // Statuses that have no body would hide it.
     *answer.status_mut() = StatusCode::OK;
+    // An answer to HEAD announces the body that it does not have; now it would be another one.
+    answer.headers_mut().remove(header::CONTENT_LENGTH);
     *answer.body_mut() = body;
     answer
 }

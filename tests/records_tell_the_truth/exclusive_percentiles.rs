@@ -1,8 +1,8 @@
 //! Percentiles as reported against those of a client that knows nothing of Segue's clocks.
 //!
 //! The client times from the moment a request was due to its last byte, so its figures hold the
-//! proxy's own time and the client's, about a millisecond of an unoptimised build. The instances
-//! therefore take long, in a way that is known.
+//! proxy's own time and the client's: a millisecond of an unoptimised build, and on a busy machine each
+//! one's wait for a core. The instances therefore take long, in a way that is known.
 
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ fn slow(delay: &str, seed: u64) -> Running {
 /// The machine may be busy with other things, which only the client's figures show. Wrong figures are
 /// wrong in every run.
 const RUNS: usize = 3;
+/// In µs: what three processes may wait for a core on the way.
+const SCHEDULING: f64 = 20_000.0;
 
 #[test]
 fn of_both_sides_are_what_was_measured() {
@@ -29,15 +31,15 @@ fn of_both_sides_are_what_was_measured() {
 }
 
 fn is_true_in_one_run(seed: u64) -> bool {
-    let (source, shadow) = (slow("lognormal:50ms,0.5", seed), slow("lognormal:80ms,0.25", seed + 9));
+    let (source, shadow) = (slow("lognormal:300ms,0.5", seed), slow("lognormal:500ms,0.25", seed + 9));
     let everything = EVERYTHING.replace("\"1s\"", "\"10s\"");
     let segue = Segue::with(&url(&source), Some(&url(&shadow)), &everything, "");
     let target: Endpoint = segue.url().parse().unwrap();
     let settings = LoadSettings {
-        duration: Some(Duration::from_secs(6)),
+        duration: Some(Duration::from_secs(8)),
         write_share: 0.0,
         seed,
-        ..LoadSettings::new(target, 150.0)
+        ..LoadSettings::new(target, 100.0)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let report = runtime.block_on(Load::run(settings)).unwrap();
@@ -58,18 +60,18 @@ fn is_true_in_one_run(seed: u64) -> bool {
         assert!(measured >= shown * 0.99, "{name}: reported {shown}, measured {measured}");
         let what =
             format!("{name}: {shown} µs reported, {measured} µs measured, ratio {:.3}", measured / shown);
-        holds(what, measured <= shown * 1.05 + 5_000.0);
+        holds(what, measured <= shown * 1.05 + SCHEDULING);
     }
-    // What the instances were set to. Of about 900 requests the median is off by 2 % of itself at
+    // What the instances were set to. Of about 800 requests the median is off by 2 % of itself at
     // σ = 0.5 (one deviation); a timer adds a millisecond.
-    for (side, set, sigma) in [("source", 50_000.0, 0.5), ("shadow", 80_000.0, 0.25)] {
+    for (side, set, sigma) in [("source", 300_000.0, 0.5), ("shadow", 500_000.0, 0.25)] {
         let p50 = count(&view, &format!("/{side}/p50")) as f64;
         let p90 = count(&view, &format!("/{side}/p90")) as f64;
         let due = set * f64::exp(1.2816 * sigma);
         // The instance cannot have been faster than that, give or take the sample.
         assert!(p50 > set * 0.9 && p90 > due * 0.85, "the {side} reports {p50} µs and {p90} µs");
         let what = format!("{side}: p50 {p50} µs of {set}, p90 {p90} µs of {due:.0}");
-        holds(what, p50 < set * 1.1 + 5_000.0 && p90 < due * 1.15 + 5_000.0);
+        holds(what, p50 < set * 1.1 + SCHEDULING && p90 < due * 1.15 + SCHEDULING);
     }
     good
 }

@@ -52,7 +52,9 @@ fn looking_neither_loses_nor_doubles_anything() {
                 })
             })
             .collect();
-        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        for caller in callers {
+            caller.join().unwrap();
+        }
         over.store(true, Ordering::Relaxed);
         assert!(looking.join().unwrap() > 5);
     });

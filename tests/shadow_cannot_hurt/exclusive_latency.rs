@@ -8,8 +8,8 @@ use segue::config::Endpoint;
 use segue::load::{Load, LoadSettings, audit};
 use segue::origin::Running;
 
-use crate::support::Segue;
 use crate::support::tee::{EVERYTHING, Wrong, count, origin, set_percent, url};
+use crate::support::{Segue, until};
 
 const RATE: f64 = 250.0;
 const SLICE: Duration = Duration::from_millis(400);
@@ -49,6 +49,9 @@ fn run(segue: &Segue, source: &Running) -> Run {
     for turn in 0..=2 * TURNS {
         let on = turn % 2 == 1;
         set_percent(segue, if on { 100.0 } else { 0.0 });
+        // What was asked before belongs to the slice before.
+        let asked = load.live().sent();
+        until("the slice before to end", || (load.live().done() >= asked).then_some(()));
         load.live().take_interval();
         std::thread::sleep(SLICE);
         let slice = load.live().take_interval();
@@ -65,7 +68,7 @@ fn run(segue: &Segue, source: &Running) -> Run {
     assert!(audit(&report, &source.ledger().unwrap()).is_exact());
     let slowest = report.latency.max();
     assert!(slowest < 5_000_000, "somebody waited for {slowest} µs: {:?}", report.slowest);
-    // Had callers waited, they would be missing from the slice.
+    // Had callers waited for longer than a slice, they would be missing from it.
     let answered = with.iter().map(Histogram::len).sum::<u64>() as f64;
     let due = RATE * SLICE.as_secs_f64() * TURNS as f64;
     Run { on: p99(&with), off: p99(&without), in_time: answered / due }

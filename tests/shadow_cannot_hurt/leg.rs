@@ -70,16 +70,18 @@ fn has_a_trace_of_its_own_where_the_caller_has_none() {
 
 #[test]
 fn goes_on_when_the_caller_leaves() {
-    // Neither side answers before the caller has gone; then both do.
-    let gone = Arc::new(Barrier::new(3));
-    let waits = |gone: &Arc<Barrier>| {
-        let gone = Arc::clone(gone);
+    // The source answers when the caller has gone, with more than the sockets between them hold; the
+    // shadow only when that has been noticed.
+    let (source_may, shadow_may) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let waits = |may: &Arc<Barrier>, answer: Vec<u8>| {
+        let may = Arc::clone(may);
         move |_: &Recorded| {
-            gone.wait();
-            Some(ok("late"))
+            may.wait();
+            Some(answer.clone())
         }
     };
-    let (source, shadow) = (Recorder::answering(waits(&gone)), Recorder::answering(waits(&gone)));
+    let source = Recorder::answering(waits(&source_may, ok(&"long".repeat(8 << 20))));
+    let shadow = Recorder::answering(waits(&shadow_may, ok("late")));
     let deadline = EVERYTHING.replace("\"1s\"", "\"30s\"");
     let segue = Segue::with(&source.url(), Some(&shadow.url()), &deadline, "");
     let mut stream = connect(segue.address);
@@ -87,8 +89,11 @@ fn goes_on_when_the_caller_leaves() {
     until("both instances to have the request", || (source.count() + shadow.count() == 2).then_some(()));
     stream.shutdown(Shutdown::Both).unwrap();
     drop(stream);
+    source_may.wait();
     until("the caller's leaving to be noticed", || (segue.service()["in_flight"] == 0).then_some(()));
-    gone.wait();
+    // Time for a tee that lets go with its caller to do so; one that does not needs none.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    shadow_may.wait();
 
     let service = settled(&segue, 1);
     assert_eq!((teed(&service), verdicts(&service, "source_aborted")), (1, 1), "{service:#}");

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::client::{Ask, Client, connect};
 use crate::support::tee::{count, origin, settled, skipped, teed, url};
-use crate::support::{Segue, until};
+use crate::support::{Segue, read_answer, until};
 
 /// A service that tees everything, within these limits.
 fn within(limits: &str, fault: &[&str], rest: &str, more: &str) -> (Segue, impl Drop) {
@@ -35,6 +35,18 @@ fn after(segue: &Segue, gets: u64, target: &str) -> Value {
     settled(segue, gets)
 }
 
+/// So many callers at once.
+fn crowd(segue: &Segue, size: usize) {
+    let mut callers: Vec<_> = (0..size).map(|_| connect(segue.address)).collect();
+    let ask = Ask::get("/").with("connection", "close").bytes();
+    for caller in &mut callers {
+        caller.write_all(&ask).unwrap();
+    }
+    for caller in &mut callers {
+        assert_eq!(read_answer(caller).unwrap().status, 200);
+    }
+}
+
 #[test]
 fn pairs_in_flight() {
     let (segue, _instances) = within("max_concurrency = 3", &["hang"], "", "");
@@ -48,6 +60,17 @@ fn connections_to_the_shadow() {
     let (segue, _instances) = within(limits, &["hang"], "", "");
     let service = after(&segue, 10, "/");
     assert_eq!((teed(&service), skipped(&service, "connections")), (2, 8), "{:#}", service["tee"]);
+}
+
+#[test]
+fn a_deadline_that_passes_before_there_is_a_connection() {
+    let limits = "max_connections = 1, connect_timeout = \"20s\"";
+    let (segue, _instances) = within(limits, &["hang"], "", "");
+    // One holds the only connection until its deadline; those that came with it cannot have been sent.
+    crowd(&segue, 20);
+    let service = settled(&segue, 20);
+    let (teed, unsent) = (teed(&service), skipped(&service, "connect_failed"));
+    assert!(teed > 0 && unsent > 0 && teed + unsent == 20, "{:#}", service["tee"]);
 }
 
 #[test]
@@ -91,12 +114,8 @@ fn the_queue_to_the_lane() {
     let (segue, _instances) = within("max_concurrency = 100000", &[], rest, "");
     let mut asked = 0;
     until("a full queue", || {
-        // A crowd at once: a worker finds many of them ready and offers faster than the lane takes.
-        let mut crowd: Vec<_> = (0..60).map(|_| connect(segue.address)).collect();
-        for stream in &mut crowd {
-            stream.write_all(&Ask::get("/").with("connection", "close").bytes()).unwrap();
-        }
-        crowd.iter_mut().for_each(|stream| drop(crate::support::read_answer(stream).unwrap()));
+        // A worker finds many of them ready and offers faster than the lane takes.
+        crowd(&segue, 60);
         asked += 60;
         (skipped(&settled(&segue, asked), "queue_full") > 0).then_some(())
     });

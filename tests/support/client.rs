@@ -1,5 +1,6 @@
 //! A caller that keeps its connection, and knows that an answer to HEAD has no body.
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -38,10 +39,10 @@ impl Ask {
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = format!("{} {} HTTP/1.1\r\nhost: shop.example:8080\r\n", self.method, self.target);
         for (name, value) in &self.headers {
-            bytes.push_str(&format!("{name}: {value}\r\n"));
+            write!(bytes, "{name}: {value}\r\n").unwrap();
         }
         if let Some(body) = &self.body {
-            bytes.push_str(&format!("content-length: {}\r\n", body.len()));
+            write!(bytes, "content-length: {}\r\n", body.len()).unwrap();
         }
         bytes.push_str("\r\n");
         let mut bytes = bytes.into_bytes();

@@ -327,7 +327,8 @@ const MUTATIONS: [&str; 9] = [
 fn graphql_write() -> Asks {
     let dressed = (select(&MUTATIONS[..]), 0_u8..10).prop_map(|(document, how)| {
         let quoted = serde_json::Value::from(document).to_string();
-        let escaped: String = document.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        let units = document.encode_utf16().map(|unit| format!("\\u{unit:04x}"));
+        let escaped = units.collect::<Vec<_>>().concat();
         let one = format!("{{\"query\":{quoted}}}");
         match how {
             0 => json(one)("/graphql"),

@@ -1,5 +1,6 @@
 //! The shadow's leg of one pair: send the copy, read the answer, keep only what comparing needs.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -87,7 +88,13 @@ pub fn mark(headers: &mut HeaderMap, sampled: bool) {
     }
 }
 
-pub async fn ask(pool: &Rc<Pool<Whole>>, question: Question<'_>, permit: &Permit) -> Leg {
+/// `sent_any` is set once the shadow may have seen the request, for whoever gives up waiting.
+pub async fn ask(
+    pool: &Rc<Pool<Whole>>,
+    question: Question<'_>,
+    permit: &Permit,
+    sent_any: &Cell<bool>,
+) -> Leg {
     let mut headers = question.headers;
     mark(&mut headers, question.trace_sampled);
     let body = Whole::new(question.body);
@@ -107,6 +114,7 @@ pub async fn ask(pool: &Rc<Pool<Whole>>, question: Question<'_>, permit: &Permit
         *request.uri_mut() = Uri::from(question.target.clone());
         *request.headers_mut() = now_headers;
         let sent = Instant::now();
+        sent_any.set(true);
         match lease.send(request).await {
             Ok(response) => {
                 let outcome = read(lease, response, sent, question.max_answer_bytes, permit).await;

@@ -1,6 +1,6 @@
 //! The lane's threads.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
@@ -143,10 +143,12 @@ async fn pair(job: Job, pool: Rc<Pool<Whole>>) {
         trace_sampled: service.tee.trace_sampled,
         max_answer_bytes: service.tee.max_answer_bytes.bytes(),
     };
-    let leg = tokio::time::timeout(deadline, ask(&pool, question, &permit)).await.unwrap_or_else(|_| Leg {
+    let sent = Cell::new(false);
+    let asking = ask(&pool, question, &permit, &sent);
+    let leg = tokio::time::timeout(deadline, asking).await.unwrap_or_else(|_| Leg {
         outcome: Outcome::without_head(End::TimedOut),
         connect: None,
-        unseen: None,
+        unseen: (!sent.get()).then_some(Skip::ConnectFailed),
         retried: false,
     });
     match leg.outcome.end {
