@@ -178,7 +178,9 @@ async fn pause(
     let drain = held.elapsed();
 
     let swapping = Instant::now();
-    if let Err(error) = make_durable(store, orders, before).await {
+    if let Err(error) = make_durable(store, orders, before).await
+        && !is_durable(store, orders, before).await
+    {
         give_up(gates, service, before.active).await;
         let reason = format!("the swap could not be made durable: {error}");
         return Ok(end(Outcome::Aborted, before.active, drain, swapping.elapsed(), Some(reason)));
@@ -198,7 +200,11 @@ async fn overlap(gates: &Gates, store: &Store, orders: &Orders, before: GateStat
         return Err(Refused::Busy);
     }
     let swapping = Instant::now();
-    make_durable(store, orders, before).await?;
+    if let Err(error) = make_durable(store, orders, before).await
+        && !is_durable(store, orders, before).await
+    {
+        return Err(error.into());
+    }
     let swap = swapping.elapsed();
     gates.overlap(service, orders.to).map_err(Refused::from)?;
     let over = gates.wait(orders.drain_timeout, |gates| gates.past_is_over(service)).await;
@@ -241,6 +247,15 @@ async fn make_durable(store: &Store, orders: &Orders, before: GateState) -> Resu
         changed_at: unix_millis(),
     };
     store.set_active(&orders.service, record, recorded).await
+}
+
+/// Whether the swap is on the disk after all: an error of the disk says nothing about that, and a restart
+/// will believe the disk.
+async fn is_durable(store: &Store, orders: &Orders, before: GateState) -> bool {
+    let recorded = store.active(&orders.service).await;
+    recorded.is_ok_and(|record| {
+        record.is_some_and(|of| of.instance == orders.to && of.generation == before.generation + 1)
+    })
 }
 
 async fn note(

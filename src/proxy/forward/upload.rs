@@ -38,6 +38,8 @@ pub struct UploadState {
     /// When it last moved.
     pub progress: Cell<Instant>,
     pub ended: Cell<bool>,
+    /// The instance wants more and the caller has not sent it.
+    pub starved: Cell<bool>,
     /// It was polled: something of it may be on the wire.
     pub touched: Cell<bool>,
     pub fault: Cell<Option<UploadFault>>,
@@ -78,6 +80,7 @@ impl Upload {
             bytes: Cell::new(0),
             progress: Cell::new(now),
             ended: Cell::new(false),
+            starved: Cell::new(false),
             touched: Cell::new(false),
             fault: Cell::new(None),
         });
@@ -169,7 +172,9 @@ impl Streaming {
             self.hold = None;
         }
         self.state.touched.set(true);
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.state.starved.set(frame.is_pending());
+        let frame = ready!(frame);
         self.state.progress.set(Instant::now());
         match frame {
             Some(Ok(frame)) => {

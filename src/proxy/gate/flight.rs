@@ -157,11 +157,12 @@ impl Flight {
             }
             // A body that came before the request went out, or did not move while it was parked, has
             // not stalled: the time counts from when it could move.
-            let (since, uploading) = match exchange.upload.as_deref() {
-                Some(upload) => (upload.progress.get().max(exchange.progress), !upload.ended.get()),
+            // One that the instance does not take has not stalled either: then the instance is late.
+            let (since, starved) = match exchange.upload.as_deref() {
+                Some(upload) => (upload.progress.get().max(exchange.progress), upload.starved.get()),
                 None => (exchange.progress, false),
             };
-            let (patience, signal) = if uploading {
+            let (patience, signal) = if starved {
                 (stall_timeout, Signal::CallerStalled)
             } else {
                 (answer_timeout, Signal::AnswerTimeout)

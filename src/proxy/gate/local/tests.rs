@@ -65,6 +65,7 @@ fn upload(progress: Instant, ended: bool) -> Rc<UploadState> {
         bytes: Cell::new(7),
         progress: Cell::new(progress),
         ended: Cell::new(ended),
+        starved: Cell::new(!ended),
         touched: Cell::new(true),
         fault: Cell::new(None),
     })
