@@ -1,5 +1,7 @@
 //! `segue demo`: the whole main job, with its report as others rely on it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test fails
+
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -12,9 +14,8 @@ fn demo(arguments: &[&str]) -> Output {
 fn it_fails_nothing_tees_exactly_and_ends_on_the_shadow() {
     let run = demo(&["--json", "--seconds", "4", "--rate", "400", "--percent", "5"]);
     let said = String::from_utf8_lossy(&run.stdout).into_owned();
-    let report: Value = serde_json::from_str(&said).unwrap_or_else(|error| {
-        panic!("{error} in {said:?}, {}", String::from_utf8_lossy(&run.stderr))
-    });
+    let report: Value = serde_json::from_str(&said)
+        .unwrap_or_else(|error| panic!("{error} in {said:?}, {}", String::from_utf8_lossy(&run.stderr)));
     assert!(run.status.success(), "{report:#}");
     assert!(run.stderr.is_empty(), "with --json there is nothing else to read");
 

@@ -1,6 +1,8 @@
 //! Fidelity: what a caller and an instance say to each other arrives as it was said, over every
 //! protocol on either side.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test fails
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -133,7 +133,7 @@ impl Frames {
         let mut tcp = self.tcp.try_clone().unwrap();
         std::thread::spawn(move || {
             let mut tail = Vec::new();
-            let mut buffer = [0; 64 * 1024];
+            let mut buffer = [0; 16 * 1024];
             while let Ok(read @ 1..) = tcp.read(&mut buffer) {
                 tail.extend_from_slice(&buffer[..read]);
                 let extra = tail.len().saturating_sub(64);

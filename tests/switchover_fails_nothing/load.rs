@@ -155,7 +155,7 @@ fn own_writes(address: SocketAddr, turns: &Turns) -> usize {
         let answer = get(address, &format!("/ledger/{key}"));
         let read = instance_of(&answer);
         assert_eq!(answer.text(), json!({ "key": key, "writes": 1 }).to_string());
-        let current = if begun % 2 == 0 { "a" } else { "b" };
+        let current = if begun.is_multiple_of(2) { "a" } else { "b" };
         let pausing = begun <= PAUSES as u64;
         if pausing && turns.begun.load(Ordering::SeqCst) == begun && written == current {
             assert_eq!(read, written, "written on one instance, read on the other");

@@ -2,6 +2,8 @@
 //! writes. Shown in a model of the protocol, explored exhaustively, and on real processes: Segue, two
 //! instances that share their state, and callers.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test fails
+
 mod callers;
 mod crash;
 mod drain;
