@@ -64,7 +64,7 @@ fn each_fault_is_named_with_its_place() {
         (tls(&nowhere, &one.key), ":5:", "nowhere.pem"),
         (tls(&one.key, &one.key), ":5:", "no PEM certificate"),
         (tls(&one.cert, &other.key), "", "does not"),
-        ("".into(), ":1:1:", ""),
+        (String::new(), ":1:1:", ""),
     ];
     for (text, place, words) in cases {
         std::fs::write(&file, &text).unwrap();

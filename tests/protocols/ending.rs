@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::frames::{ACK, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, SETTINGS, frame, get};
+use crate::support::frames::{END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, SETTINGS, frame, get};
 use crate::support::raw::{RawOrigin, Reply, Wire};
 use crate::support::{Segue, until};
 
@@ -43,7 +43,6 @@ fn what_is_in_flight_ends_well_and_the_rest_at_once() {
     let data = busy2.find(0).expect("and gets its answer");
     assert_eq!(data.payload, b"whole");
     assert_eq!(segue.wait().code(), Some(0));
-    let _ = ACK;
 }
 
 #[test]

@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
+use tokio_tungstenite::tungstenite::{Message, client};
+
 use crate::support::raw::Wire;
 use crate::support::{Segue, free_port, try_request, until};
 
@@ -144,7 +146,6 @@ fn aiohttp_as_the_instance() {
         let answer = wire.answer();
         assert!(answer.status == 200 && answer.text() == body, "{path}");
     }
-    use tokio_tungstenite::tungstenite::{Message, client};
     let tcp = std::net::TcpStream::connect(segue.address).unwrap();
     let (mut socket, _) = client(format!("ws://{}/ws", segue.address), tcp).unwrap();
     socket.send(Message::Text("loud".into())).unwrap();

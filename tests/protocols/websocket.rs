@@ -1,10 +1,10 @@
-//! WebSockets through the tunnel: frames of every size, and who said goodbye how.
+//! `WebSocket`s through the tunnel: frames of every size, and who said goodbye how.
 
 use std::net::TcpStream;
 
 use segue::origin::{Origin, OriginSettings};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
 use crate::support::Segue;
@@ -36,7 +36,6 @@ fn exchange<S: std::io::Read + std::io::Write>(mut socket: WebSocket<S>) {
     };
     assert_eq!(farewell.map(|frame| u16::from(frame.code)), Some(4321));
     assert!(socket.read().is_err(), "then the connection ends");
-    let _ = Role::Client;
 }
 
 #[test]
