@@ -1,16 +1,20 @@
 //! `segue run`: the proxy and its controller, from start to SIGTERM.
 
+use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{failed, refused};
+use crate::admin::AdminError;
 use crate::config::{self, Settings};
-use crate::control::{Control, Sockets};
+use crate::control::upgrade::{Door, Given, Predecessor};
+use crate::control::{Control, SocketError, Sockets};
 use crate::store::Store;
 use crate::{admin, logging, service_manager, watch};
 
@@ -19,6 +23,10 @@ pub struct RunArgs {
     /// The configuration
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
+    /// Take the place of the Segue that runs on the same store, without refusing or cutting a caller.
+    /// Where none runs, this starts as usual
+    #[arg(long)]
+    upgrade: bool,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -39,17 +47,28 @@ pub fn run(args: &RunArgs) -> ExitCode {
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default());
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(settings, &args.config, &log, inherited)),
+        Ok(runtime) => runtime.block_on(serve(settings, args, &log, inherited)),
         Err(error) => failed(&error),
     }
 }
 
-async fn serve(settings: Settings, file: &Path, log: &logging::Log, inherited: Vec<OwnedFd>) -> ExitCode {
+async fn serve(
+    settings: Settings,
+    args: &RunArgs,
+    log: &logging::Log,
+    mut inherited: Vec<OwnedFd>,
+) -> ExitCode {
+    let file = args.config.as_path();
     let signals = Signals::new();
     let mut signals = match signals {
         Ok(signals) => signals,
         Err(error) => return failed(&error),
     };
+    let mut predecessor = match predecessor(&settings, args).await {
+        Ok(predecessor) => predecessor,
+        Err(code) => return code,
+    };
+    inherited.extend(predecessor.iter_mut().flat_map(Predecessor::take_sockets));
     let store = if let Some(directory) = &settings.state.store {
         Store::open(directory)
     } else {
@@ -61,18 +80,28 @@ async fn serve(settings: Settings, file: &Path, log: &logging::Log, inherited: V
         Err(error) => return failed(&error),
     };
     let grace = settings.shutdown_grace;
-    let control = match Control::start(settings, store, Sockets::inherited(inherited)).await {
+    let sockets = Sockets::inherited(inherited);
+    let control = match Control::prepare(settings, store, sockets, predecessor.as_mut()).await {
         Ok(control) => control,
         // A port in use or a broken certificate is the configuration's fault, and named as such.
         Err(error) => return refused(&format!("{}: {error}", file.display())),
     };
-    let admin = match admin::open(&control) {
+    let mut admin = match open_admin(&control) {
         Ok(admin) => admin,
         Err(error) => {
             control.stop().await;
             return refused(&format!("{}: {error}", file.display()));
         }
     };
+    if let Some(predecessor) = predecessor {
+        if let Err(error) = control.take_over(predecessor).await {
+            control.stop().await;
+            return failed(&error);
+        }
+        service_manager::notify(&format!("MAINPID={}", std::process::id()));
+    }
+    control.accept();
+    let mut door = control.open_door();
     let mut changes = watch::file(file);
     for entrance in control.sockets().entrances() {
         tracing::info!(address = %entrance.address, tls = entrance.tls.is_some(), "listening");
@@ -82,8 +111,21 @@ async fn serve(settings: Settings, file: &Path, log: &logging::Log, inherited: V
         tokio::select! {
             _ = signals.hangup.recv() => reload(&control, file, log).await,
             Some(()) = changes.recv() => reload(&control, file, log).await,
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            successor = Door::successor(&mut door) => {
+                // Its socket goes over; who calls meanwhile waits there.
+                if let Some(admin) = admin.take() {
+                    admin.stop().await;
+                }
+                match control.hand_over(successor).await {
+                    Ok(given) => return leave(control, given, &mut signals, grace).await,
+                    Err(error) => tracing::error!("the upgrade did not happen: {error}"),
+                }
+                admin = open_admin(&control).unwrap_or_else(|error| {
+                    tracing::error!(%error, "the admin API is gone");
+                    None
+                });
+            }
+            () = signals.end.asked() => break,
         }
     }
     service_manager::notify("STOPPING=1");
@@ -91,8 +133,7 @@ async fn serve(settings: Settings, file: &Path, log: &logging::Log, inherited: V
     let cut = tokio::select! {
         cut = control.drain(grace) => cut,
         // Asked a second time, in earnest.
-        _ = signals.terminate.recv() => 0,
-        _ = signals.interrupt.recv() => 0,
+        () = signals.end.asked() => 0,
     };
     if cut > 0 {
         tracing::warn!(connections = cut, "cut at the end of the grace period");
@@ -102,6 +143,60 @@ async fn serve(settings: Settings, file: &Path, log: &logging::Log, inherited: V
     }
     control.stop().await;
     ExitCode::SUCCESS
+}
+
+/// The process to take over from, if that is asked for and there is one.
+async fn predecessor(settings: &Settings, args: &RunArgs) -> Result<Option<Predecessor>, ExitCode> {
+    if !args.upgrade {
+        return Ok(None);
+    }
+    let bad = |error: &dyn Display| refused(&format!("{}: {error}", args.config.display()));
+    let Some(store) = &settings.state.store else {
+        return Err(bad(&"an upgrade needs the store that both processes share; set `state.store`"));
+    };
+    let predecessor = Predecessor::ask(store).await.map_err(|error| failed(&error))?;
+    if let Some(predecessor) = &predecessor {
+        predecessor.check(settings).map_err(|error| bad(&error))?;
+    }
+    Ok(predecessor)
+}
+
+/// A successor serves; what is still here comes to its end.
+async fn leave(control: Arc<Control>, given: Given, signals: &mut Signals, grace: Duration) -> ExitCode {
+    if let Some(pid) = given.pid() {
+        service_manager::notify(&format!("MAINPID={pid}"));
+    }
+    tracing::info!(?grace, "handed over; seeing callers out");
+    let in_earnest = async {
+        // The first one may be meant for the service as a whole, and this is ending already.
+        signals.end.asked().await;
+        signals.end.asked().await;
+    };
+    let cut = tokio::select! {
+        cut = control.leave(given, grace) => cut,
+        () = in_earnest => 0,
+    };
+    if cut > 0 {
+        tracing::warn!(connections = cut, "cut at the end of the grace period");
+    }
+    control.stop().await;
+    ExitCode::SUCCESS
+}
+
+/// On the socket that a predecessor passed on, or on a new one.
+fn open_admin(control: &Arc<Control>) -> Result<Option<admin::Running>, OpenError> {
+    let settings = control.settings();
+    let Some(address) = &settings.admin.listen else { return Ok(None) };
+    let socket = control.sockets().admin(address)?;
+    Ok(Some(admin::serve(Arc::clone(control), socket, settings.admin.token.as_deref())?))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("the admin API {0}")]
+    Socket(#[from] SocketError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
 }
 
 async fn reload(control: &Arc<Control>, file: &Path, log: &logging::Log) {
@@ -129,6 +224,11 @@ async fn reload(control: &Arc<Control>, file: &Path, log: &logging::Log) {
 
 struct Signals {
     hangup: Signal,
+    end: End,
+}
+
+/// What asks for the end.
+struct End {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -137,8 +237,19 @@ impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            end: End {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
         })
+    }
+}
+
+impl End {
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

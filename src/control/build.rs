@@ -196,9 +196,13 @@ fn start_at(
 ) -> Result<StartAt, BuildError> {
     let Some(record) = record else { return Ok(StartAt { generation: 1, active: InstanceName::Source }) };
     let is = |endpoints: &[config::Endpoint]| Fingerprint::of(endpoints) == record.fingerprint;
-    let active = if is(&settings.source.endpoints) {
+    let shadow_is = settings.shadow.as_ref().is_some_and(|shadow| is(&shadow.endpoints));
+    // Where both have the same endpoints, the name decides.
+    let active = if shadow_is && record.instance == InstanceName::Shadow {
+        InstanceName::Shadow
+    } else if is(&settings.source.endpoints) {
         InstanceName::Source
-    } else if settings.shadow.as_ref().is_some_and(|shadow| is(&shadow.endpoints)) {
+    } else if shadow_is {
         InstanceName::Shadow
     } else if record.instance == InstanceName::Source || settings.shadow.is_some() {
         tracing::warn!(

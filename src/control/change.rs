@@ -1,7 +1,6 @@
 //! What can be changed while callers are served: settings, the tee, and which instance is active.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
@@ -10,6 +9,7 @@ use serde::Deserialize;
 use super::Control;
 use super::build::{self, BuildError};
 use super::services::{ServiceControl, Services, StartAt};
+use super::turns::NotNow;
 use crate::config::{self, InstanceName, Park, Percent, Settings};
 use crate::migrate::switchover::{self, Ended, Mode, Orders, Refused};
 use crate::proxy::listener::tls::{self, TlsError};
@@ -86,7 +86,8 @@ impl Control {
         }
         // Everything that can fail comes before the first thing that changes.
         let mut prepared = Vec::new();
-        for entrance in self.sockets.entrances() {
+        let sockets = self.sockets();
+        for entrance in sockets.entrances() {
             let listener = next.listeners.iter().find(|listener| listener.address == entrance.address);
             if let (Some(tls), Some(settings)) =
                 (&entrance.tls, listener.and_then(|listener| listener.tls.as_ref()))
@@ -95,7 +96,7 @@ impl Control {
             }
         }
         let old = self.services.load_full();
-        let recorded = self.store.all_active().await?;
+        let recorded = self.store().all_active().await?;
         let services = Services::build(&next, Some(&old), &recorded, &self.memory, self.seed).await?;
         for service in services.iter() {
             let Some(gate) = self.gates.state(&service.name) else { continue };
@@ -204,9 +205,7 @@ impl Control {
         to: InstanceName,
         request: SwitchoverRequest,
     ) -> Result<Ended, Refused> {
-        if self.ending.load(Ordering::Relaxed) {
-            return Err(Refused::Ending);
-        }
+        let allowed = self.turns.switchover().map_err(|NotNow| Refused::Ending)?;
         let service = self.services.load().get(name).ok_or_else(|| Refused::NoService(name.into()))?;
         let instance = service.instance(to).ok_or(Refused::NoShadow)?;
         let turn = self.gates.take_turn(&service.name)?;
@@ -230,9 +229,9 @@ impl Control {
         let in_flight = self.service(name).await.map_or(0, |status| status.in_flight);
         let control = Arc::clone(self);
         let run = async move {
-            let _turn = turn;
+            let _until_it_is_over = (allowed, turn);
             let service = Arc::clone(&orders.service);
-            let ended = switchover::run(&control.gates, &control.store, orders, in_flight).await?;
+            let ended = switchover::run(&control.gates, &control.store(), orders, in_flight).await?;
             control.past.count(&service, &ended);
             Ok(ended)
         };

@@ -10,6 +10,8 @@ mod services;
 mod sockets;
 mod status;
 mod totals;
+mod turns;
+pub mod upgrade;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,6 +29,8 @@ use self::services::Services;
 pub use self::sockets::{SocketError, Sockets};
 pub use self::status::{LatencyView, ProcessStatus, ServiceStatus, Sides, Summaries, TeeStatus};
 use self::totals::SourceTotals;
+use self::turns::Turns;
+use self::upgrade::Predecessor;
 use crate::config::Settings;
 use crate::proxy::access::{AccessLog, AccessLogError};
 use crate::proxy::crew::{Crew, CrewError};
@@ -45,19 +49,20 @@ pub struct Control {
     services: ArcSwap<Services>,
     crew: Arc<Crew>,
     gates: Arc<Gates>,
-    store: Store,
+    /// Replaced when an upgrade did not happen and the process takes it back.
+    store: ArcSwap<Store>,
     /// Keeps the lane's threads alive.
     _lane: Lane,
     memory: Arc<Memory>,
-    sockets: Sockets,
+    /// Empty once a successor has them.
+    sockets: ArcSwap<Sockets>,
     access_log: Option<AccessLog>,
     tees_stopped: Arc<AtomicBool>,
     /// Fixed for the process, so that a session that is teed stays teed through reloads.
     seed: u64,
     totals: Arc<Mutex<SourceTotals>>,
     past: PastSwitchovers,
-    /// Closed as soon as the process is ending or being upgraded; switchovers are refused then.
-    ending: AtomicBool,
+    turns: Turns,
     started: Instant,
 }
 
@@ -84,11 +89,26 @@ impl Control {
         store: Store,
         inherited: Sockets,
     ) -> Result<Arc<Self>, StartError> {
+        let control = Self::prepare(settings, store, inherited, None).await?;
+        control.accept();
+        Ok(control)
+    }
+
+    /// The same without accepting callers yet. Where there is a `predecessor`, its gates go on here.
+    pub async fn prepare(
+        settings: Settings,
+        store: Store,
+        inherited: Sockets,
+        mut predecessor: Option<&mut Predecessor>,
+    ) -> Result<Arc<Self>, StartError> {
         let lane = Lane::start(settings.lane.threads, settings.lane.queue)?;
         let memory = Memory::new(settings.lane.max_bytes);
         let seed = fastrand::u64(..);
         let tees_stopped = Arc::new(AtomicBool::new(false));
-        let recorded = store.all_active().await?;
+        let mut recorded = store.all_active().await?;
+        if let Some(predecessor) = &predecessor {
+            predecessor.offer().overlay(&mut recorded);
+        }
         let services = Services::build(&settings, None, &recorded, &memory, seed).await?;
         let sockets = inherited.complete(&settings)?;
 
@@ -102,41 +122,53 @@ impl Control {
             gates.add(&service.name, service.start.generation, service.start.active);
         }
         tokio::spawn(Arc::clone(&gates).listen(heard));
-        for entrance in sockets.entrances() {
-            crew.order(|| Order::Accept(Arc::clone(entrance)));
+        let turns = Turns::default();
+        if let (Some(predecessor), Ok(turn)) = (&mut predecessor, turns.upgrade()) {
+            predecessor.hold(turn);
         }
         let control = Arc::new(Self {
             settings: ArcSwap::from_pointee(settings),
             services: ArcSwap::from_pointee(services),
             crew,
             gates,
-            store,
+            store: ArcSwap::from_pointee(store),
             _lane: lane,
             memory,
-            sockets,
+            sockets: ArcSwap::from_pointee(sockets),
             access_log,
             tees_stopped,
             seed,
             totals: Arc::default(),
             past: PastSwitchovers::default(),
-            ending: AtomicBool::new(false),
+            turns,
             started: Instant::now(),
         });
         tokio::spawn(collect(Arc::downgrade(&control)));
         Ok(control)
     }
 
+    /// Callers are accepted from now on.
+    pub fn accept(&self) {
+        for entrance in self.sockets().entrances() {
+            self.crew.order(|| Order::Accept(Arc::clone(entrance)));
+        }
+    }
+
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
     }
 
-    pub fn sockets(&self) -> &Sockets {
-        &self.sockets
+    pub fn sockets(&self) -> Arc<Sockets> {
+        self.sockets.load_full()
+    }
+
+    fn store(&self) -> Arc<Store> {
+        self.store.load_full()
     }
 
     /// Whether callers may be sent here.
     pub fn is_ready(&self) -> bool {
-        !self.ending.load(Ordering::Relaxed)
+        !self.turns.is_ending()
     }
 
     pub fn stop_tees(&self, stopped: bool) {

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 
 use rustls_pki_types::UnixTime;
 
@@ -26,11 +26,13 @@ pub enum SocketError {
 pub struct Sockets {
     inherited: Vec<OwnedFd>,
     entrances: Vec<Arc<Entrance>>,
+    /// The admin API's; bound when it is asked for.
+    admin: OnceLock<OwnedFd>,
 }
 
 impl Sockets {
     pub fn inherited(sockets: Vec<OwnedFd>) -> Self {
-        Self { inherited: sockets, entrances: Vec::new() }
+        Self { inherited: sockets, ..Self::default() }
     }
 
     /// Every listener of the settings, bound, or none.
@@ -50,9 +52,8 @@ impl Sockets {
                     Some(TlsListener::new(prepared))
                 }
             };
-            let known = inherited.iter().position(|socket| is_bound_to(socket, address));
-            let socket = match known {
-                Some(at) => inherited.swap_remove(at),
+            let socket = match take(&mut inherited, address) {
+                Some(socket) => socket,
                 None => net::bind(address)
                     .map_err(|error| SocketError::Bind { address: address.clone(), error })?,
             };
@@ -63,12 +64,30 @@ impl Sockets {
                 proxy_protocol: listener.proxy_protocol,
             }));
         }
+        let admin = settings.admin.listen.as_ref().and_then(|address| take(&mut inherited, address));
         // What was inherited and is not configured any more closes here.
-        Ok(Self { inherited: Vec::new(), entrances })
+        Ok(Self { inherited: Vec::new(), entrances, admin: admin.map(OnceLock::from).unwrap_or_default() })
     }
 
     pub fn entrances(&self) -> &[Arc<Entrance>] {
         &self.entrances
+    }
+
+    /// The socket of the admin API at `address`: the inherited one or, from the first call on, its own.
+    pub fn admin(&self, address: &Address) -> Result<OwnedFd, SocketError> {
+        let failed = |error| SocketError::Bind { address: address.clone(), error };
+        let socket = if let Some(socket) = self.admin.get() {
+            socket
+        } else {
+            let bound = net::bind(address).map_err(failed)?;
+            self.admin.get_or_init(|| bound)
+        };
+        socket.try_clone().map_err(failed)
+    }
+
+    /// Everything that a successor needs.
+    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.entrances.iter().map(|entrance| entrance.socket.as_fd()).chain(self.admin.get().map(AsFd::as_fd))
     }
 
     /// Where TCP callers come in; a configured port 0 is the real one here.
@@ -78,6 +97,11 @@ impl Sockets {
             .filter_map(|entrance| net::local_address(&entrance.socket).ok().flatten())
             .collect()
     }
+}
+
+fn take(sockets: &mut Vec<OwnedFd>, address: &Address) -> Option<OwnedFd> {
+    let at = sockets.iter().position(|socket| is_bound_to(socket, address))?;
+    Some(sockets.swap_remove(at))
 }
 
 fn is_bound_to(socket: &OwnedFd, address: &Address) -> bool {

@@ -28,6 +28,9 @@ use crate::tee::lane::LaneHandle;
 
 /// Timeouts are this exact, and a connection rests after twice this.
 const SWEEP: Duration = Duration::from_millis(250);
+/// When the process ends, a connection that says nothing for this long is closed: its caller is no
+/// more likely to speak at just that moment than at the end of any idle timeout.
+const QUIET: Duration = Duration::from_secs(2);
 /// A worker with this many connections more than the least loaded one passes the next one on: whoever
 /// happens to wake up first would otherwise collect them all.
 const LEAD: usize = 4;
@@ -74,6 +77,11 @@ pub enum Order {
     /// Close resting connections at once and the others as they finish. HTTP/2 callers, who open one
     /// connection for everything, are told spread over `stagger`.
     Close {
+        stagger: Duration,
+    },
+    /// The same without closing a connection under a caller who may be speaking at this moment: each
+    /// ends with its next answer, or when it has been quiet for a while.
+    Leave {
         stagger: Duration,
     },
     /// Close whatever is still open.
@@ -252,12 +260,13 @@ impl Worker {
         self.clock.set(now);
         let table = self.table();
         let callers = &table.plan.callers;
-        let patience = Patience {
-            header: callers.header_timeout,
-            idle: callers.idle_timeout,
-            stall: callers.stall_timeout,
-            rest: SWEEP * 2,
+        let (idle, rest) = if self.closing.get() {
+            // What is about to be closed does not rest.
+            (callers.idle_timeout.min(QUIET), Duration::MAX)
+        } else {
+            (callers.idle_timeout, SWEEP * 2)
         };
+        let patience = Patience { header: callers.header_timeout, idle, stall: callers.stall_timeout, rest };
         for (_, link) in self.links.borrow().iter() {
             if let Some(signal) = link.due(now, &patience) {
                 link.send(signal);
@@ -275,15 +284,18 @@ impl Worker {
         self.closing.set(true);
         for (_, link) in self.links.borrow().iter() {
             if link.is_multiplexed() && link.phase() == Phase::Busy && !stagger.is_zero() {
-                let link = Rc::clone(link);
-                let delay = stagger.mul_f64(fastrand::f64());
-                tokio::task::spawn_local(async move {
-                    tokio::time::sleep(delay).await;
-                    link.send(Signal::Close);
-                });
+                close_later(Rc::clone(link), stagger);
             } else {
                 link.send(Signal::Close);
             }
+        }
+    }
+
+    fn leave_callers(&self, stagger: Duration) {
+        self.closing.set(true);
+        // GOAWAY names what is still answered, so it may come at any time.
+        for (_, link) in self.links.borrow().iter().filter(|(_, link)| link.is_multiplexed()) {
+            close_later(Rc::clone(link), stagger);
         }
     }
 
@@ -292,6 +304,15 @@ impl Worker {
             link.send(signal);
         }
     }
+}
+
+/// Closes a connection at some moment within `within`.
+fn close_later(link: Rc<Link>, within: Duration) {
+    let delay = within.mul_f64(fastrand::f64());
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(delay).await;
+        link.send(Signal::Close);
+    });
 }
 
 /// Runs a worker until it is told to stop. `ready` is called once it can take orders.
@@ -357,6 +378,7 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
                 let _ = reply.send(report::of(&worker));
             }
             Order::Close { stagger } => worker.close(stagger),
+            Order::Leave { stagger } => worker.leave_callers(stagger),
             Order::CutAll => worker.signal_all(Signal::Cut),
             Order::Stop => {
                 worker.sweep(Instant::now());

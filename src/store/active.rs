@@ -1,6 +1,7 @@
 //! Which instance is active: the one fact that a restart must not get wrong.
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
 
 use super::error::Failure;
 use super::{Store, StoreError};
@@ -20,7 +21,7 @@ pub struct ActiveRecord {
 }
 
 /// Identifies a set of endpoints, whatever their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint([u8; 32]);
 
 // === impl Fingerprint ===

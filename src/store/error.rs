@@ -11,7 +11,8 @@ pub enum StoreError {
     Directory { path: PathBuf, source: io::Error },
     /// Another process, or another handle in this one, has the store open.
     #[error(
-        "the store in {} is held by {}; stop that process first, or give this one a store of its own",
+        "the store in {} is held by {}; stop that process first, replace it with `segue run --upgrade`, or give this one a store of \
+         its own",
         dir.display(), holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
     )]
     Held { dir: PathBuf, holder: Option<u32> },

@@ -75,16 +75,17 @@ impl Segue {
         std::fs::write(&config, text).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let admin = SocketAddr::from(([127, 0, 0, 1], admin));
-        let (child, log) = Self::spawn(&config);
+        let (child, log) = Self::spawn(&config, &[]);
         let mut segue = Self { child, address, admin, folder, config, log };
         segue.await_ready();
         segue
     }
 
-    fn spawn(config: &Path) -> (Child, Arc<Mutex<String>>) {
+    fn spawn(config: &Path, arguments: &[&str]) -> (Child, Arc<Mutex<String>>) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_segue"))
             .args(["run", "--config"])
             .arg(config)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -156,9 +157,38 @@ impl Segue {
 
     /// The same configuration again, once it has ended.
     pub fn restart(&mut self) {
-        let (child, log) = Self::spawn(&self.config);
+        let (child, log) = Self::spawn(&self.config, &[]);
         (self.child, self.log) = (child, log);
         self.await_ready();
+    }
+
+    /// Another process on the same store; it is not waited for.
+    pub fn beside(&self, config: &Path, arguments: &[&str]) -> Process {
+        let (child, log) = Self::spawn(config, arguments);
+        Process { child, log }
+    }
+
+    /// Lets a successor take over, and gives the predecessor.
+    pub fn upgrade(&mut self) -> Process {
+        let before = self.exchange(self.beside(&self.config, &["--upgrade"]));
+        until("the successor to take over", || {
+            assert!(self.child.try_wait().unwrap().is_none(), "the successor ended:\n{}", self.log());
+            self.log().contains("took over").then_some(())
+        });
+        self.await_ready();
+        before
+    }
+
+    /// Goes on with this process in the place of the one that has ended.
+    pub fn adopt(&mut self, process: Process) {
+        let _old = self.exchange(process);
+        self.await_ready();
+    }
+
+    fn exchange(&mut self, mut process: Process) -> Process {
+        std::mem::swap(&mut self.child, &mut process.child);
+        std::mem::swap(&mut self.log, &mut process.log);
+        process
     }
 
     /// A call of the admin API; the status and the JSON.
@@ -202,6 +232,46 @@ impl Drop for Segue {
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- segue's log ---\n{}", self.log());
+        }
+    }
+}
+
+/// A process beside the one that serves; killed when dropped.
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        until("a process to end", || self.child.try_wait().unwrap())
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of a process beside it ---\n{}", self.log());
         }
     }
 }

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::{self, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -38,7 +40,11 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
         let caller = Rc::clone(&for_requests);
         async move {
             let in_flight = InFlight::begin(&caller);
-            let response = forward::handle(caller, request).await;
+            let mut response = forward::handle(Rc::clone(&caller), request).await;
+            if caller.worker.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // Said in the answer, so that the caller does not send another request here.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response.map(|answer| Tracked::new(answer, in_flight)))
         }
     });
@@ -50,9 +56,6 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
         // What a head may have, and room for as much of a body; the exact limits are the service's.
         .max_buf_size(limits.max_header_bytes.as_usize().saturating_mul(2).max(16 * 1024))
         .serve_connection(TokioIo::new(io), service);
-    if worker.is_closing() {
-        Pin::new(&mut connection).graceful_shutdown();
-    }
     let mut resting = false;
     loop {
         let turn = poll_fn(|cx| {
@@ -102,7 +105,7 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
         caller.link.enter(Phase::Tunnel, worker.clock.now());
         return tunnel::run(stream, read, ticket, &caller).await;
     }
-    if !resting || worker.is_closing() {
+    if !resting {
         return close(stream).await;
     }
     if read.is_empty() {

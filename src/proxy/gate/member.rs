@@ -1,5 +1,7 @@
 //! A member's side of the protocol, as a pure state machine.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{InstanceName, Park};
 use crate::proxy::classify::Class;
 
@@ -7,14 +9,16 @@ use crate::proxy::classify::Class;
 pub type Generation = u64;
 
 /// From the controller to a member, about one service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     Close { generation: Generation, park: Park },
     Resume { generation: Generation, active: InstanceName },
 }
 
 /// From a member to the controller, about one service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     Parked {
         generation: Generation,
