@@ -1,23 +1,37 @@
 //! Segue moves a running HTTP service from one instance to another before anyone notices.
 //!
-//! Read this file top to bottom: it is the table of contents, in the order a request and then a
-//! migration passes through the house. Dependencies point down the list only where the module
-//! comments say so; the pure parts (`classify`, `sample`, `record`) do no I/O and read no clock.
+//! Read this file top to bottom: it is the table of contents, from the command line down to the
+//! sockets, and each part uses only what stands below it. The parts that decide (`proxy::classify`,
+//! `proxy::gate`, the samplers and comparisons of `tee`) do no I/O and read no clock.
 
-pub mod admin;
 pub mod cli;
-pub mod config;
+
+// One process: what it can be asked, and what it owns.
+pub mod admin;
 pub mod control;
-pub mod credentials;
-pub mod load;
-pub mod logging;
+
+// A migration.
 pub mod migrate;
-pub mod net;
-pub mod origin;
+
+// The caller's path, in the order a request passes it.
 pub mod proxy;
+
+// The shadow's lane, never on a caller's path.
+pub mod tee;
+
+// Reaching instances; what was measured.
 pub mod record;
+pub mod upstream;
+
+// What the demo and the tests need: an application, and callers for it.
+pub mod load;
+pub mod origin;
+
+// What everything stands on.
+pub mod config;
+pub mod credentials;
+pub mod logging;
+pub mod net;
 pub mod service_manager;
 pub mod store;
-pub mod tee;
-pub mod upstream;
 pub mod watch;

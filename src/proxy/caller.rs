@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 
 use super::connection::Link;
-use super::forward::Forwarding;
 use super::forward::answer::{Answer, AnswerError};
+use super::forward::{self, Forwarding};
 use super::tunnel::Ticket;
 use super::worker::Worker;
 
@@ -51,11 +53,18 @@ pub struct Tracked {
     _in_flight: InFlight,
 }
 
+/// Answers one request; the connection is busy until hyper has taken all of the answer.
+pub async fn answer(caller: Rc<Caller>, request: Request<Incoming>) -> Response<Tracked> {
+    let in_flight = InFlight::begin(&caller);
+    let response = forward::handle(caller, request).await;
+    response.map(|answer| Tracked { answer, _in_flight: in_flight })
+}
+
 /// One request in flight on a caller's connection.
-pub struct InFlight(Rc<Caller>);
+struct InFlight(Rc<Caller>);
 
 impl InFlight {
-    pub fn begin(caller: &Rc<Caller>) -> Self {
+    fn begin(caller: &Rc<Caller>) -> Self {
         caller.link.begin(caller.worker.clock.now());
         Self(Rc::clone(caller))
     }
@@ -64,12 +73,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.link.end(self.0.worker.clock.now());
-    }
-}
-
-impl Tracked {
-    pub fn new(answer: Answer, in_flight: InFlight) -> Self {
-        Self { answer, _in_flight: in_flight }
     }
 }
 

@@ -5,7 +5,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri, Version};
 
 use super::endpoint::Endpoint;
-use super::pool::SendFault;
+use super::lease::SendFault;
 use crate::config::Scheme;
 
 /// HTTP/2: the host moves into `:authority`.

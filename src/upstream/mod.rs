@@ -5,10 +5,12 @@ mod address;
 mod connect;
 mod endpoint;
 pub mod health;
+mod lease;
 mod pool;
 pub mod resolve;
 pub mod tls;
 
 pub use connect::{ConnectError, Upgraded};
 pub use endpoint::{Address, Endpoint, Instance, Limits};
-pub use pool::{Lease, Pool, SendError, SendFault, Want};
+pub use lease::{Lease, SendError, SendFault};
+pub use pool::{Pool, Want};

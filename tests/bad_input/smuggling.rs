@@ -1,6 +1,8 @@
 //! Requests that two parsers might read differently. Each one is refused, or reaches the instance
 //! re-encoded so that only one reading is left.
 
+use std::time::Duration;
+
 use crate::support::Segue;
 use crate::support::raw::{Heard, RawOrigin, Wire};
 
@@ -17,7 +19,7 @@ use Expect::{Either, Heard as Hears, Refused};
 
 const BAD: &[u16] = &[400];
 
-/// `\n` at a line's end in these is CR LF, except after `\\`: bytes are given as they are otherwise.
+/// `\n` in these is CR LF.
 fn crlf(text: &str) -> Vec<u8> {
     text.replace('\n', "\r\n").into_bytes()
 }
@@ -196,9 +198,15 @@ fn judge(cases: Vec<(&'static str, Vec<u8>, Expect)>) {
         origin.take();
         let mut wire = Wire::sent(segue.address, &bytes);
         let mut statuses = Vec::new();
-        // A well-behaved caller says that it is done; that ends what is still open.
-        let first = wire.try_answer().map(|answer| answer.status);
-        statuses.extend(&first);
+        let expected = if let Hears(what) = &expect { what.len() } else { 1 };
+        while statuses.len() < expected
+            && let Ok(answer) = wire.try_answer()
+        {
+            statuses.push(answer.status);
+        }
+        // A request that was hidden in it would be on its way now.
+        wire.is_silent(Duration::from_millis(20));
+        // Saying that it is done ends what is still open.
         wire.shut_write();
         while let Ok(answer) = wire.try_answer() {
             statuses.push(answer.status);
@@ -208,7 +216,7 @@ fn judge(cases: Vec<(&'static str, Vec<u8>, Expect)>) {
         let lines: Vec<&str> =
             heard.iter().map(Heard::line).filter(|line| !line.contains("/canary")).collect();
         let passed = statuses.iter().filter(|status| **status == 200).count();
-        let first = first.unwrap_or(0);
+        let first = statuses.first().copied().unwrap_or(0);
         let right = match expect {
             Refused(with) => with.contains(&first) && statuses.len() == 1 && lines.is_empty(),
             Hears(what) => first == 200 && lines == what,

@@ -18,8 +18,7 @@ use tokio::io::AsyncWriteExt;
 use super::io::Watched;
 use super::{Phase, Place, Rested, Signal, close, rest};
 use crate::net::Stream;
-use crate::proxy::caller::{Caller, InFlight, Tracked};
-use crate::proxy::forward;
+use crate::proxy::caller::{self, Caller};
 use crate::proxy::tunnel;
 use crate::proxy::worker::count_end;
 
@@ -39,13 +38,12 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     let service = service_fn(move |request: http::Request<Incoming>| {
         let caller = Rc::clone(&for_requests);
         async move {
-            let in_flight = InFlight::begin(&caller);
-            let mut response = forward::handle(Rc::clone(&caller), request).await;
+            let mut response = caller::answer(Rc::clone(&caller), request).await;
             if caller.worker.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 // Said in the answer, so that the caller does not send another request here.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response.map(|answer| Tracked::new(answer, in_flight)))
+            Ok::<_, Infallible>(response)
         }
     });
     let mut connection = http1::Builder::new()

@@ -15,8 +15,7 @@ use hyper_util::rt::TokioIo;
 use super::io::Watched;
 use super::{Phase, Place, Signal};
 use crate::net::{LocalExecutor, Stream};
-use crate::proxy::caller::{Caller, InFlight, Tracked};
-use crate::proxy::forward;
+use crate::proxy::caller::{self, Caller};
 use crate::proxy::worker::count_end;
 
 /// What one upload may have on its way: full speed at 10 ms of round trip needs 13 MB/s × 10 ms.
@@ -33,12 +32,8 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     let io = Watched::new(stream, read, Rc::clone(&caller.link), Rc::clone(&worker));
     let for_requests = Rc::clone(&caller);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let caller = Rc::clone(&for_requests);
-        async move {
-            let in_flight = InFlight::begin(&caller);
-            let response = forward::handle(caller, request).await;
-            Ok::<_, Infallible>(response.map(|answer| Tracked::new(answer, in_flight)))
-        }
+        let answer = caller::answer(Rc::clone(&for_requests), request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     // All streams together may be parked with their windows full, and still leave room for one more.
     let connection_window = STREAM_WINDOW.saturating_mul(limits.max_concurrent_streams.saturating_add(8));
