@@ -163,14 +163,14 @@ impl Segue {
     }
 
     /// Another process on the same store; it is not waited for.
-    pub fn beside(&self, config: &Path, arguments: &[&str]) -> Process {
+    pub fn beside(config: &Path, arguments: &[&str]) -> Process {
         let (child, log) = Self::spawn(config, arguments);
         Process { child, log }
     }
 
     /// Lets a successor take over, and gives the predecessor.
     pub fn upgrade(&mut self) -> Process {
-        let before = self.exchange(self.beside(&self.config, &["--upgrade"]));
+        let before = self.exchange(Self::beside(&self.config, &["--upgrade"]));
         until("the successor to take over", || {
             assert!(self.child.try_wait().unwrap().is_none(), "the successor ended:\n{}", self.log());
             self.log().contains("took over").then_some(())

@@ -50,7 +50,9 @@ fn three_upgrades_in_a_row_fail_no_request() {
             assert!(!predecessor.log().contains("cut at the end"), "{}", predecessor.log());
         }
         stop.store(true, Ordering::Relaxed);
-        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        for caller in callers {
+            caller.join().unwrap();
+        }
     });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for load in loads {
@@ -139,7 +141,7 @@ fn without_a_running_process_it_starts_as_usual() {
     let mut stage = Stage::new();
     stage.segue.signal("TERM");
     assert!(stage.segue.wait().success());
-    let beside = stage.segue.beside(&stage.segue.config, &["--upgrade"]);
+    let beside = Segue::beside(&stage.segue.config, &["--upgrade"]);
     stage.segue.adopt(beside);
     assert_eq!(get(stage.segue.address, "/").text(), "source");
 }

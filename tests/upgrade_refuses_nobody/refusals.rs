@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::stage::{Caller, Instance, Stage};
-use crate::support::{Process, get, until};
+use crate::support::{Process, Segue, get, until};
 
 /// The running process's configuration with this in the place of that, or at its beginning.
 fn changed(stage: &Stage, from: &str, to: &str) -> PathBuf {
@@ -40,7 +40,7 @@ fn while_switching() {
     stage.source.await_write("/slow");
     let switching = stage.begin_switchover("{}");
     stage.await_gate("draining");
-    let mut successor = stage.segue.beside(&stage.segue.config, &["--upgrade"]);
+    let mut successor = Segue::beside(&stage.segue.config, &["--upgrade"]);
     fails(&mut successor, 1, "a switchover is under way");
     stage.source.release();
     assert_eq!(switching.join().unwrap().status, 200);
@@ -51,7 +51,7 @@ fn while_switching() {
 fn with_a_file_that_is_wrong() {
     let stage = Stage::new();
     let config = changed(&stage, "workers = 2", "workres = 2");
-    fails(&mut stage.segue.beside(&config, &["--upgrade"]), 2, "did you mean");
+    fails(&mut Segue::beside(&config, &["--upgrade"]), 2, "did you mean");
     assert_untouched(&stage);
 }
 
@@ -60,7 +60,7 @@ fn with_a_file_that_is_wrong() {
 fn with_settings_that_cannot_be_carried_out() {
     let stage = Stage::new();
     let config = changed(&stage, "workers = 2", "workers = 2\nlog = { access = \"/nowhere/access.log\" }");
-    fails(&mut stage.segue.beside(&config, &["--upgrade"]), 2, "/nowhere/access.log");
+    fails(&mut Segue::beside(&config, &["--upgrade"]), 2, "/nowhere/access.log");
     assert_untouched(&stage);
     assert!(stage.segue.log().contains("the upgrade did not happen"));
 }
@@ -70,7 +70,7 @@ fn with_other_endpoints() {
     let stage = Stage::new();
     let other = Instance::start("other");
     let config = changed(&stage, &stage.source.address.to_string(), &other.address.to_string());
-    fails(&mut stage.segue.beside(&config, &["--upgrade"]), 2, "other endpoints");
+    fails(&mut Segue::beside(&config, &["--upgrade"]), 2, "other endpoints");
     assert_untouched(&stage);
 }
 
@@ -81,12 +81,12 @@ fn with_a_successor_that_is_killed_before_it_is_ready() {
     let pipe = stage.segue.folder.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let config = changed(&stage, "workers = 2", &format!("workers = 2\nlog = {{ access = {pipe:?} }}"));
-    let mut successor = stage.segue.beside(&config, &["--upgrade"]);
+    let mut successor = Segue::beside(&config, &["--upgrade"]);
     let lock = stage.segue.folder.path().join("state/segue.lock");
     let holder = || std::fs::read_to_string(&lock).unwrap().trim().parse().ok();
     until("the successor to have the store", || (holder() == Some(successor.pid())).then_some(()));
     assert_eq!(get(stage.segue.address, "/").text(), "source", "callers are served all the time");
-    let mut another = stage.segue.beside(&stage.segue.config, &["--upgrade"]);
+    let mut another = Segue::beside(&stage.segue.config, &["--upgrade"]);
     fails(&mut another, 1, "another upgrade is under way");
     successor.kill();
     until("the store to be taken back", || (holder() == Some(stage.segue.pid())).then_some(()));
@@ -110,7 +110,7 @@ fn with_one_that_speaks_another_protocol() {
 #[test]
 fn without_being_asked_for() {
     let stage = Stage::new();
-    fails(&mut stage.segue.beside(&stage.segue.config, &[]), 1, "--upgrade");
+    fails(&mut Segue::beside(&stage.segue.config, &[]), 1, "--upgrade");
     assert_untouched(&stage);
 }
 
@@ -122,7 +122,7 @@ fn before_the_last_one_is_over() {
     writer.send("POST", "/slow");
     stage.source.await_write("/slow");
     let mut first = stage.segue.upgrade();
-    fails(&mut stage.segue.beside(&stage.segue.config, &["--upgrade"]), 1, "another upgrade is under way");
+    fails(&mut Segue::beside(&stage.segue.config, &["--upgrade"]), 1, "another upgrade is under way");
     stage.source.release();
     assert_eq!(writer.answer().status, 200);
     assert!(first.wait().success());
