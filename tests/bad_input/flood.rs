@@ -27,7 +27,7 @@ fn under_attack(origin: &RawOrigin, limits: &str, attack: impl FnOnce(&Segue)) {
             while !over.load(Ordering::Relaxed) || served == 0 {
                 let started = Instant::now();
                 assert_eq!(other.get("/").status, 200, "another caller is served");
-                assert!(started.elapsed() < Duration::from_secs(5), "and not starved");
+                assert!(started.elapsed() < Duration::from_secs(20), "and not starved");
                 served += 1;
                 if served % 16 == 0 {
                     highest = highest.max(segue.memory());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::frames::{END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, SETTINGS, frame, get};
+use crate::support::frames::{DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, SETTINGS, frame, get};
 use crate::support::raw::{RawOrigin, Reply, Wire};
 use crate::support::{Segue, until};
 
@@ -34,15 +34,23 @@ fn what_is_in_flight_ends_well_and_the_rest_at_once() {
     idle.assert_closed();
     quiet.assert_closed();
     http2.find(GOAWAY).expect("an idle HTTP/2 caller is told");
+    while http2.next().is_ok() {}
     assert!(started.elapsed() < Duration::from_secs(2), "idle ones wait for nobody");
-    busy2.find(GOAWAY).expect("a busy one is told too");
     let answer = busy.answer();
     assert_eq!((answer.status, answer.text().as_str()), (200, "whole"));
     assert_eq!(answer.header("connection"), Some("close"), "{}", answer.head);
     busy.assert_closed();
-    let data = busy2.find(0).expect("and gets its answer");
-    assert_eq!(data.payload, b"whole");
+    // Callers in HTTP/2 are told one after the other, so the answer may come before the GOAWAY.
+    let (mut body, mut told) = (Vec::new(), false);
+    while let Ok(frame) = busy2.next() {
+        told |= frame.kind == GOAWAY;
+        if frame.kind == DATA {
+            body.extend(frame.payload);
+        }
+    }
+    assert!(told && body == b"whole", "told: {told}, answered: {body:?}");
     assert_eq!(segue.wait().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(20), "the grace period was not needed");
 }
 
 #[test]

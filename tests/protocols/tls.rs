@@ -1,6 +1,10 @@
 //! TLS towards callers, and what a balancer in front says about them.
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use rustls::{ClientConnection, StreamOwned};
 
 use crate::support::certificates::{Authority, Files, TlsCaller, der};
 use crate::support::raw::{RawOrigin, Wire};
@@ -64,6 +68,33 @@ fn versions() {
     let (_new, address) = listening(&origin, &format!("{}, only_tls13 = true", files.toml()));
     assert!(authority.connect(address, &tls12).is_err());
     assert!(authority.connect(address, &tls13).is_ok());
+}
+
+#[test]
+fn a_request_that_comes_in_one_packet_with_the_handshakes_end_is_heard() {
+    let origin = RawOrigin::start();
+    let authority = Authority::new();
+    let files = authority.issue("web", &["web.test"]);
+    let (_segue, address) = listening(&origin, &files.toml());
+    let config = Arc::new(authority.config(&TlsCaller::to("web.test")));
+    let mut session = ClientConnection::new(config, "web.test".try_into().unwrap()).unwrap();
+    let mut tcp = TcpStream::connect(address).unwrap();
+    while session.is_handshaking() {
+        while session.wants_write() && session.is_handshaking() {
+            session.write_tls(&mut tcp).unwrap();
+        }
+        session.read_tls(&mut tcp).unwrap();
+        session.process_new_packets().unwrap();
+    }
+    // Its last flight has not been sent yet.
+    session.writer().write_all(b"GET / HTTP/1.1\r\nhost: web.test\r\n\r\n").unwrap();
+    let mut packet = Vec::new();
+    while session.wants_write() {
+        session.write_tls(&mut packet).unwrap();
+    }
+    tcp.write_all(&packet).unwrap();
+    let stream = StreamOwned::new(session, tcp.try_clone().unwrap());
+    assert_eq!(Wire::over(Box::new(stream), tcp).answer().status, 200);
 }
 
 /// In TLS 1.3 a refused certificate shows only when something is read.

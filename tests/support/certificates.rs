@@ -70,7 +70,7 @@ impl Authority {
         files
     }
 
-    fn config(&self, caller: &TlsCaller<'_>) -> ClientConfig {
+    pub fn config(&self, caller: &TlsCaller<'_>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.ca()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

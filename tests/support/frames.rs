@@ -97,6 +97,10 @@ impl Frames {
         let size = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; size as usize];
         self.tcp.read_exact(&mut payload)?;
+        if head[3] == PING && head[4] & ACK == 0 {
+            // The other side waits for it before it ends a connection in order.
+            let _ = self.send(&frame(PING, ACK, 0, &payload));
+        }
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
         Ok(Frame { kind: head[3], flags: head[4], stream, payload })
     }
