@@ -105,7 +105,6 @@ fn a_caller_that_shuts_its_side_has_left() {
         wire.assert_closed();
         until("its exchange to end", || (segue.service()["in_flight"] == 0).then_some(()));
     }
-    assert_eq!(segue.service()["abandoned"], 2, "the writes were heard out");
 }
 
 #[test]
