@@ -142,9 +142,6 @@ async fn rest(rested: Rested) {
         match &rested.stream {
             Stream::Tcp(tcp) => tcp.readable().await,
             Stream::Unix(unix) => unix.readable().await,
-            // The end of the handshake and the first request often come in one packet: what rustls
-            // has taken out of the socket wakes nobody.
-            Stream::Tls(tls) if !tls.get_ref().1.wants_read() => Ok(()),
             Stream::Tls(tls) => tls.get_ref().0.readable().await,
         }
     };
