@@ -141,6 +141,7 @@ fn chosen(arguments: &Arguments) -> Vec<&'static Scenario> {
     SCENARIOS.iter().filter(is_wanted).collect()
 }
 
+/// Those that cannot take part, and why; and those that were not asked for.
 fn left_out(arguments: &Arguments) -> BTreeMap<Peer, String> {
     let why = |peer: &Peer| {
         let name = serde_json::to_value(peer).ok()?;

@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::peer::Peer;
 use crate::results::Results;
 use crate::scenario::{Contender, Mirror, Scenario};
-use crate::target;
+use crate::target::{self, Verdict};
 
 pub struct Report<'a> {
     pub machine: &'a Machine,
@@ -34,13 +34,20 @@ impl Report<'_> {
         if !judged.is_empty() {
             println!("\nTargets, by the median of {} rounds\n", self.rounds);
             for target in judged {
-                let verdict = if target.reached { "reached" } else { "MISSED" };
+                let verdict = match target.verdict {
+                    Verdict::Reached => "reached",
+                    Verdict::Missed => "MISSED",
+                    Verdict::Unclear => "unclear",
+                };
                 let measured = spread(target.measured, |value| format!("{value:.2}"));
                 println!("  {:7}  {:54} {:>7}   {measured}", verdict, target.what, target.bound);
             }
         }
+        if !self.left_out.is_empty() {
+            println!("\nLeft out\n");
+        }
         for (peer, why) in self.left_out {
-            println!("\nLeft out: {}: {why}", peer.name());
+            println!("  {}: {why}", peer.name());
         }
         if self.quick {
             println!("\nA --quick run says that everything works; its figures are no comparison.");

@@ -210,7 +210,7 @@ pub const SCENARIOS: &[Scenario] = &[
         load: Load::H2load { streams: 100 },
         compared: CpuPerRequest,
         shown: CLOSED,
-        quick: true,
+        quick: false,
     },
     Scenario {
         name: "open",

@@ -8,7 +8,7 @@ use crate::figures::Figure::{
 use crate::figures::Spread;
 use crate::peer::Peer;
 use crate::results::Results;
-use crate::scenario::{Contender, Mirror, SCENARIOS};
+use crate::scenario::{Contender, Load, Mirror, SCENARIOS};
 
 pub struct Target {
     what: &'static str,
@@ -40,8 +40,20 @@ pub struct Judged {
     pub bound: String,
     /// In the bound's terms: a ratio, a difference or the figure itself.
     pub measured: Spread,
-    pub reached: bool,
+    pub verdict: Verdict,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Reached,
+    Missed,
+    /// The load generator was at its own limit: what it saw says nothing about a proxy.
+    Unclear,
+}
+
+/// Of the load's cores. Above it an open loop measures how long its own requests wait for a core.
+const MAX_LOAD_BUSY: f64 = 0.9;
 
 const fn at(scenario: &'static str, peer: Peer, mirror: Mirror) -> Place {
     Place { scenario, contender: Contender { peer, mirror } }
@@ -158,7 +170,20 @@ impl Target {
                 (format!("≤ {most}"), measured.median <= most)
             }
         };
-        Some(Judged { what: self.what, bound, measured, reached })
+        let verdict = match (self.is_blurred(results), reached) {
+            (true, _) => Verdict::Unclear,
+            (false, true) => Verdict::Reached,
+            (false, false) => Verdict::Missed,
+        };
+        Some(Judged { what: self.what, bound, measured, verdict })
+    }
+
+    /// In a closed loop the generator waits for answers and may well be busy; in an open one it must not be.
+    fn is_blurred(&self, results: &Results) -> bool {
+        let scenario = SCENARIOS.iter().find(|scenario| scenario.name == self.ours.scenario);
+        scenario.is_some_and(|scenario| matches!(scenario.load, Load::Open { .. }))
+            && Spread::of(results.all(self.ours.scenario, self.ours.contender, Figure::LoadBusy))
+                .is_some_and(|busy| busy.median > MAX_LOAD_BUSY)
     }
 
     fn best(&self, results: &Results, round: usize) -> Option<f64> {
