@@ -96,10 +96,12 @@ impl Peer {
             Self::Caddy => "version",
             Self::TrafficServer | Self::Envoy | Self::Segue => "--version",
         };
-        let output = Command::new(program).arg(flag).stdin(Stdio::null()).output();
+        let output = Command::new(&program).arg(flag).stdin(Stdio::null()).output();
         let Ok(output) = output else { return String::new() };
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
+        // Some name their own path, which is the machine's business.
+        let text = text.replace(&program.display().to_string(), "");
         text.lines().find(|line| line.contains('.')).unwrap_or_default().trim().to_owned()
     }
 
