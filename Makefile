@@ -1,11 +1,11 @@
 # What a newcomer needs: `make demo`, `make test`. `make` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint image
+.PHONY: help demo test lint image bench bench-quick instructions
 
 IMAGE ?= segue
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Build Segue and watch it move a service, on embedded parts
 	cargo build --release --locked
@@ -20,3 +20,17 @@ lint: ## Formatting, clippy, licences, scripts
 image: ## Build the container image, named `segue` unless IMAGE=… says otherwise
 	scripts/build-static
 	docker build --target prebuilt --file docker/Dockerfile --tag $(IMAGE) .
+
+bench: ## Compare with other proxies, for an hour or two, on a machine that has nothing else to do
+	scripts/prepare-bench
+	cargo build --release --locked
+	cargo bench --locked --bench peers
+
+bench-quick: ## The same within a minute: it shows that everything works, not who is faster
+	scripts/prepare-bench
+	cargo build --release --locked
+	cargo bench --locked --bench peers -- --quick
+
+instructions: ## Count the instructions of a request, and hold them against their bound
+	cargo build --release --locked
+	scripts/count-instructions

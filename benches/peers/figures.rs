@@ -1,0 +1,83 @@
+//! What one measurement yields, and how several of them are summed up.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figure {
+    /// Of all the proxy's processes and threads, from the kernel's scheduler; microseconds.
+    CpuPerRequest,
+    /// CPU-seconds of the proxy in a second. Near its number of workers, the proxy is what limits.
+    Busy,
+    /// Share of the load's cores that is in use. Near 1, latency is the load generator's, not the proxy's.
+    LoadBusy,
+    RequestsPerSecond,
+    P50Ms,
+    P99Ms,
+    P999Ms,
+    /// Highest resident memory of all the proxy's processes together; what they share counts for each.
+    PeakMib,
+    /// Anonymous memory that a connection adds which has nothing in flight; kibibytes.
+    KibPerConnection,
+    /// Copies that reached the shadow, per hundred requests.
+    MirroredPercent,
+    /// Requests without a good answer, as the load generator counts them.
+    Errors,
+}
+
+impl Figure {
+    pub const fn heading(self) -> &'static str {
+        match self {
+            Self::CpuPerRequest => "CPU µs/request",
+            Self::Busy => "proxy CPUs",
+            Self::LoadBusy => "load busy",
+            Self::RequestsPerSecond => "requests/s",
+            Self::P50Ms => "p50 ms",
+            Self::P99Ms => "p99 ms",
+            Self::P999Ms => "p99.9 ms",
+            Self::PeakMib => "peak MiB",
+            Self::KibPerConnection => "KiB/connection",
+            Self::MirroredPercent => "mirrored %",
+            Self::Errors => "errors",
+        }
+    }
+
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::RequestsPerSecond | Self::Errors => format!("{value:.0}"),
+            Self::PeakMib => format!("{value:.1}"),
+            _ => format!("{value:.2}"),
+        }
+    }
+}
+
+/// The figures of one measurement; those that the load cannot know are absent.
+pub type Figures = BTreeMap<Figure, f64>;
+
+/// Several values of one figure. The extremes are shown, not hidden: on a shared machine they say how far to
+/// trust the median.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Spread {
+    pub min: f64,
+    pub median: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// `None` without a value.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let upper = *values.get(middle)?;
+        let median = if values.len() % 2 == 1 {
+            upper
+        } else {
+            f64::midpoint(*values.get(middle.saturating_sub(1))?, upper)
+        };
+        Some(Self { min, median, max })
+    }
+}

@@ -1,0 +1,187 @@
+//! Segue beside its peers: the same load on the same origin, one proxy after another, in turns and in rounds.
+//!
+//! ```text
+//! scenario (data) ─┐
+//!                  ├─ measure: stage (origin, shadow, proxy) + load ─► figures ─► results ─► report
+//! peer (how each  ─┘                                                                └─ target (data)
+//!  is started)
+//! ```
+//!
+//! Load, origin and shadow are on core 0 and the proxy is alone on core 1. A round goes through all scenarios and, in
+//! each, through all contenders; ratios are formed within a round. What it all means, and how far to trust it, is in
+//! `docs/performance.md`.
+
+mod figures;
+mod load;
+mod machine;
+mod measure;
+mod peer;
+mod process;
+mod report;
+mod results;
+mod scenario;
+mod stage;
+mod target;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use crate::figures::{Figure, Spread};
+use crate::machine::Machine;
+use crate::measure::{Settings, measure};
+use crate::peer::Peer;
+use crate::report::Report;
+use crate::results::Results;
+use crate::scenario::{Contender, Load, Mirror, SATURATION, SCENARIOS, Scenario};
+use crate::stage::Certificate;
+
+/// Errors are for whoever reads the run; nothing decides by their kind.
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Assumed, where the scenario that measures it is not part of the run; well below any proxy's here.
+const UNMEASURED_SATURATION: f64 = 8_000.0;
+
+/// Compare Segue with other proxies
+#[derive(Parser)]
+struct Arguments {
+    /// A minute: main scenarios, one round, a second each
+    #[arg(long)]
+    quick: bool,
+    /// How often everything is measured [default: 5, with --quick 1]
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Whole seconds of each load [default: 5, with --quick 1]
+    #[arg(long, value_name = "N")]
+    seconds: Option<u32>,
+    /// Only scenarios whose name starts so; may be given several times
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+    /// Only these peers (as in `nginx`, `haproxy_tcp`); may be given several times
+    #[arg(long, value_name = "NAME")]
+    peer: Vec<String>,
+    /// Where the JSON goes
+    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/bench-results/peers.json"))]
+    json: PathBuf,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Outcome<()> {
+    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1);
+    let seconds = arguments.seconds.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1);
+    let settings = Settings {
+        machine: Machine::look(),
+        certificate: Certificate::new()?,
+        duration: Duration::from_secs(seconds.into()),
+        settle: Duration::from_secs(if arguments.quick { 2 } else { 6 }),
+    };
+    let scenarios = chosen(arguments);
+    if scenarios.is_empty() {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        return Err(format!("no such scenario; there are {}", names.join(", ")).into());
+    }
+    let left_out = left_out(arguments);
+    if left_out.contains_key(&Peer::Segue) {
+        return Err("Segue itself is not there; build it, or name its binary in SEGUE_BIN".into());
+    }
+    let Machine { cores, load_before, .. } = settings.machine;
+    eprintln!(
+        "bench: {cores} cores, load average {load_before}; whatever else runs here disturbs the figures"
+    );
+
+    let start = Instant::now();
+    let mut results = Results::default();
+    for round in 0..rounds {
+        for &scenario in &scenarios {
+            for contender in in_turn(scenario, round) {
+                if !left_out.contains_key(&contender.peer) {
+                    let seconds = start.elapsed().as_secs();
+                    eprintln!("bench: {seconds:4} s  round {}  {}  {contender}", round + 1, scenario.name);
+                    one(&settings, scenario, contender, round, &mut results);
+                }
+            }
+        }
+    }
+    let report = Report {
+        machine: &settings.machine,
+        rounds,
+        seconds: settings.duration.as_secs_f64(),
+        quick: arguments.quick,
+        scenarios: &scenarios,
+        left_out: &left_out,
+        results: &results,
+    };
+    report.print();
+    report.write(&arguments.json)?;
+    eprintln!("\nbench: every single figure is in {}", arguments.json.display());
+    Ok(())
+}
+
+fn chosen(arguments: &Arguments) -> Vec<&'static Scenario> {
+    let is_wanted = |scenario: &&'static Scenario| match arguments.scenario.as_slice() {
+        [] => scenario.quick || !arguments.quick,
+        names => names.iter().any(|name| scenario.name.starts_with(name.as_str())),
+    };
+    SCENARIOS.iter().filter(is_wanted).collect()
+}
+
+/// Those that cannot take part, and why; and those that were not asked for.
+fn left_out(arguments: &Arguments) -> BTreeMap<Peer, String> {
+    let why = |peer: &Peer| {
+        let name = serde_json::to_value(peer).ok()?;
+        let is_asked_for =
+            arguments.peer.is_empty() || arguments.peer.iter().any(|asked| name == asked.as_str());
+        if !is_asked_for {
+            Some("not asked for")
+        } else if peer.program().is_none() {
+            Some("not installed; scripts/prepare-bench says why")
+        } else {
+            None
+        }
+    };
+    Peer::ALL.iter().filter_map(|peer| Some((*peer, why(peer)?.to_owned()))).collect()
+}
+
+/// Each round begins with another one, so that nobody always follows the same predecessor.
+fn in_turn(scenario: &Scenario, round: usize) -> impl Iterator<Item = Contender> {
+    let count = scenario.contenders.len();
+    scenario.contenders.iter().copied().cycle().skip(round % count.max(1)).take(count)
+}
+
+fn one(
+    settings: &Settings,
+    scenario: &'static Scenario,
+    contender: Contender,
+    round: usize,
+    results: &mut Results,
+) {
+    let segue = Contender { peer: Peer::Segue, mirror: Mirror::Off };
+    let measured = results.all(SATURATION, segue, Figure::RequestsPerSecond);
+    let saturation = Spread::of(measured).map_or(UNMEASURED_SATURATION, |rate| rate.median);
+    if matches!(scenario.load, Load::Open { .. }) {
+        eprintln!("bench:         a saturation of {saturation:.0} requests/s is assumed");
+    }
+    match measure(settings, scenario, contender, saturation) {
+        Ok(figures) => results.add(scenario.name, contender, round, figures),
+        Err(error) => {
+            eprintln!("bench:         no figures: {error}");
+            results.fail(scenario.name, contender, error.to_string());
+        }
+    }
+}

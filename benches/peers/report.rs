@@ -1,0 +1,184 @@
+//! The results, as tables for people and as JSON for programs. The JSON has every single measurement.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::figures::{Figure, Spread};
+use crate::machine::Machine;
+use crate::peer::Peer;
+use crate::results::Results;
+use crate::scenario::{Contender, Mirror, Scenario};
+use crate::target::{self, Verdict};
+
+pub struct Report<'a> {
+    pub machine: &'a Machine,
+    pub rounds: usize,
+    pub seconds: f64,
+    pub quick: bool,
+    pub scenarios: &'a [&'static Scenario],
+    pub left_out: &'a BTreeMap<Peer, String>,
+    pub results: &'a Results,
+}
+
+impl Report<'_> {
+    /// To stdout.
+    pub fn print(&self) {
+        for scenario in self.scenarios {
+            self.print_scenario(scenario);
+        }
+        let judged = target::judge(self.results);
+        if !judged.is_empty() {
+            println!("\nTargets, by the median of {} rounds\n", self.rounds);
+            for target in judged {
+                let verdict = match target.verdict {
+                    Verdict::Reached => "reached",
+                    Verdict::Missed => "MISSED",
+                    Verdict::Unclear => "unclear",
+                };
+                let measured = spread(target.measured, |value| format!("{value:.2}"));
+                println!("  {:7}  {:54} {:>7}   {measured}", verdict, target.what, target.bound);
+            }
+        }
+        if !self.left_out.is_empty() {
+            println!("\nLeft out\n");
+        }
+        for (peer, why) in self.left_out {
+            println!("  {}: {why}", peer.name());
+        }
+        if self.quick {
+            println!("\nA --quick run says that everything works; its figures are no comparison.");
+        }
+    }
+
+    fn print_scenario(&self, scenario: &'static Scenario) {
+        println!("\n{}: {}\n", scenario.name, scenario.what);
+        let compared = format!("{} × Segue", scenario.compared.heading());
+        let headings = scenario.shown.iter().map(|figure| figure.heading().to_owned());
+        let mut rows = vec![[String::new(), compared].into_iter().chain(headings).collect::<Vec<_>>()];
+        let mut failures = Vec::new();
+        for &contender in scenario.contenders {
+            if let Some(why) = self.results.failure(scenario.name, contender) {
+                failures.push(format!("  {contender}: {why}"));
+            }
+            if self.results.all(scenario.name, contender, scenario.compared).is_empty() {
+                continue;
+            }
+            let ratio =
+                self.ratio(scenario, contender).map(|ratio| spread(ratio, |value| format!("{value:.2}")));
+            let mut row = vec![contender.to_string(), ratio.unwrap_or_default()];
+            for &figure in scenario.shown {
+                let values = Spread::of(self.results.all(scenario.name, contender, figure));
+                row.push(
+                    values.map_or_else(String::new, |values| spread(values, |value| figure.show(value))),
+                );
+            }
+            rows.push(row);
+        }
+        print_table(&rows);
+        for failure in failures {
+            println!("{failure}");
+        }
+    }
+
+    /// To Segue in the same scenario: without a mirror if it is there, else with one.
+    fn ratio(&self, scenario: &'static Scenario, contender: Contender) -> Option<Spread> {
+        let ours = scenario
+            .contenders
+            .iter()
+            .filter(|other| other.peer == Peer::Segue)
+            .min_by_key(|other| other.mirror != Mirror::Off)?;
+        let of = |whose| move |round| self.results.one(scenario.name, whose, round, scenario.compared);
+        self.results.by_round(of(contender), of(*ours), |theirs, ours| theirs / ours)
+    }
+
+    pub fn write(&self, file: &Path) -> Outcome<()> {
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(file, serde_json::to_vec_pretty(&self.json()?)?)?;
+        Ok(())
+    }
+
+    fn json(&self) -> Outcome<Value> {
+        let measured = Peer::ALL.iter().filter(|peer| !self.left_out.contains_key(peer));
+        let peers: Vec<Value> =
+            measured.map(|peer| json!({ "peer": peer, "version": peer.version() })).collect();
+        let left_out: Vec<Value> =
+            self.left_out.iter().map(|(peer, why)| json!({ "peer": peer, "why": why })).collect();
+        let scenarios: Vec<Value> =
+            self.scenarios.iter().map(|scenario| self.scenario_json(scenario)).collect::<Outcome<_>>()?;
+        Ok(json!({
+            "machine": self.machine,
+            "rounds": self.rounds,
+            "seconds": self.seconds,
+            "quick": self.quick,
+            "peers": peers,
+            "left_out": left_out,
+            "scenarios": scenarios,
+            "targets": target::judge(self.results),
+        }))
+    }
+
+    fn scenario_json(&self, scenario: &'static Scenario) -> Outcome<Value> {
+        let mut rows = Vec::new();
+        for &contender in scenario.contenders {
+            let mut figures = serde_json::Map::new();
+            for &figure in EVERY_FIGURE {
+                let values = self.results.all(scenario.name, contender, figure);
+                if let Some(spread) = Spread::of(values.iter().copied()) {
+                    let name = serde_json::to_value(figure)?.as_str().unwrap_or_default().to_owned();
+                    figures.insert(name, json!({ "spread": spread, "rounds": values }));
+                }
+            }
+            rows.push(json!({
+                "peer": contender.peer,
+                "mirror": contender.mirror,
+                "figures": figures,
+                "compared_to_segue": self.ratio(scenario, contender),
+                "failure": self.results.failure(scenario.name, contender),
+            }));
+        }
+        Ok(json!({
+            "name": scenario.name,
+            "what": scenario.what,
+            "workers": scenario.workers,
+            "compared": scenario.compared,
+            "rows": rows,
+        }))
+    }
+}
+
+const EVERY_FIGURE: &[Figure] = &[
+    Figure::CpuPerRequest,
+    Figure::Busy,
+    Figure::LoadBusy,
+    Figure::RequestsPerSecond,
+    Figure::P50Ms,
+    Figure::P99Ms,
+    Figure::P999Ms,
+    Figure::PeakMib,
+    Figure::KibPerConnection,
+    Figure::MirroredPercent,
+    Figure::Errors,
+];
+
+/// The median, and in brackets from where to where, if that says more.
+fn spread(of: Spread, show: impl Fn(f64) -> String) -> String {
+    let (min, median, max) = (show(of.min), show(of.median), show(of.max));
+    if min == max { median } else { format!("{median} ({min}–{max})") }
+}
+
+fn print_table(rows: &[Vec<String>]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        println!("  {}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}

@@ -1,0 +1,334 @@
+//! What is measured: each scenario is a row of data, and nothing else in this program knows one by name.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::figures::Figure::{
+    self, CpuPerRequest, Errors, KibPerConnection, LoadBusy, MirroredPercent, P50Ms, P99Ms, P999Ms, PeakMib,
+    RequestsPerSecond,
+};
+use crate::peer::Peer::{self, Caddy, Envoy, Haproxy, HaproxyTcp, Nginx, Segue, TrafficServer};
+
+/// A comparison of contenders under one load.
+pub struct Scenario {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub contenders: &'static [Contender],
+    pub workers: usize,
+    pub downstream: Downstream,
+    pub load: Load,
+    /// What ratios to Segue are taken of.
+    pub compared: Figure,
+    pub shown: &'static [Figure],
+    /// Part of a `--quick` run.
+    pub quick: bool,
+}
+
+/// A proxy in one configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Contender {
+    pub peer: Peer,
+    pub mirror: Mirror,
+}
+
+/// 5 % of the requests are copied, to a shadow that is as named. (Traffic Server's plugin has no percentage: it copies all.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mirror {
+    Off,
+    Live,
+    /// Accepts, reads, never answers.
+    Hung,
+    /// Nothing listens.
+    Dead,
+    /// Answers after ten seconds.
+    Slow,
+}
+
+/// What callers speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Downstream {
+    Http1,
+    /// HTTP/1.1 over TLS 1.3, ECDSA P-256.
+    Tls,
+    /// HTTP/2 in clear, with prior knowledge.
+    H2c,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Load {
+    /// Closed loop over HTTP/1.1: each connection asks again when it is answered.
+    Wrk { connections: usize, ask: Ask },
+    /// Closed loop over one HTTP/2 connection.
+    H2load { streams: usize },
+    /// Open loop at this share of what Segue carries in [`SATURATION`] in the same run.
+    Open { share: f64 },
+    /// A new connection, with a full handshake, for each request.
+    Handshakes { at_once: usize },
+    /// Connections that rest after one request: memory is compared between `from` and `to` of them.
+    Resting { from: usize, to: usize },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Ask {
+    Answer { bytes: usize },
+    Upload { bytes: usize },
+}
+
+/// The scenario whose requests/s of Segue stand for saturation.
+pub const SATURATION: &str = "small";
+
+const KIB: usize = 1024;
+const SMALL: Load = Load::Wrk { connections: 64, ask: Ask::Answer { bytes: KIB } };
+
+const CLOSED: &[Figure] =
+    &[CpuPerRequest, RequestsPerSecond, P50Ms, P99Ms, P999Ms, PeakMib, MirroredPercent, Errors];
+const OPEN: &[Figure] = &[P50Ms, P99Ms, P999Ms, CpuPerRequest, RequestsPerSecond, LoadBusy, Errors];
+const RESTING: &[Figure] = &[KibPerConnection, PeakMib, Errors];
+
+const fn plain(peer: Peer) -> Contender {
+    Contender { peer, mirror: Mirror::Off }
+}
+
+const fn to(peer: Peer, mirror: Mirror) -> Contender {
+    Contender { peer, mirror }
+}
+
+const EVERYBODY: &[Contender] = &[
+    plain(HaproxyTcp),
+    plain(Nginx),
+    plain(Haproxy),
+    plain(TrafficServer),
+    plain(Caddy),
+    plain(Envoy),
+    plain(Segue),
+];
+const HTTP_PEERS: &[Contender] =
+    &[plain(Nginx), plain(Haproxy), plain(TrafficServer), plain(Caddy), plain(Envoy), plain(Segue)];
+const MAIN_PEERS: &[Contender] = &[plain(Nginx), plain(Haproxy), plain(Envoy), plain(Segue)];
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "small",
+        what: "1 KiB answers, 64 kept-alive connections",
+        contenders: EVERYBODY,
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: SMALL,
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: true,
+    },
+    Scenario {
+        name: "mirror",
+        what: "the same, 5 % of the requests mirrored to a live shadow",
+        contenders: &[
+            to(Nginx, Mirror::Live),
+            to(TrafficServer, Mirror::Live),
+            to(Envoy, Mirror::Live),
+            to(Segue, Mirror::Live),
+        ],
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: SMALL,
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: true,
+    },
+    Scenario {
+        name: "bad-shadow",
+        what: "the same, the shadow hung, dead or 10 s slow; without a mirror beside it",
+        // In turns, so that both halves of a ratio meet the same machine.
+        contenders: &[
+            plain(Segue),
+            to(Segue, Mirror::Hung),
+            to(Segue, Mirror::Dead),
+            to(Segue, Mirror::Slow),
+            plain(Envoy),
+            to(Envoy, Mirror::Hung),
+            plain(Nginx),
+            to(Nginx, Mirror::Hung),
+        ],
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: SMALL,
+        compared: RequestsPerSecond,
+        shown: CLOSED,
+        quick: true,
+    },
+    Scenario {
+        name: "large",
+        what: "1 MiB answers, 64 kept-alive connections",
+        contenders: EVERYBODY,
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Wrk { connections: 64, ask: Ask::Answer { bytes: KIB * KIB } },
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: false,
+    },
+    Scenario {
+        name: "upload",
+        what: "64 KiB uploads, 64 kept-alive connections",
+        contenders: EVERYBODY,
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Wrk { connections: 64, ask: Ask::Upload { bytes: 64 * KIB } },
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: false,
+    },
+    Scenario {
+        name: "tls-new",
+        what: "TLS 1.3, ECDSA P-256, a new connection with a full handshake for each request, 16 at once",
+        contenders: HTTP_PEERS,
+        workers: 1,
+        downstream: Downstream::Tls,
+        load: Load::Handshakes { at_once: 16 },
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: false,
+    },
+    Scenario {
+        name: "tls-kept",
+        what: "TLS 1.3, 1 KiB answers, 64 kept-alive connections",
+        contenders: HTTP_PEERS,
+        workers: 1,
+        downstream: Downstream::Tls,
+        load: SMALL,
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: false,
+    },
+    Scenario {
+        name: "http2",
+        what: "HTTP/2 in clear, 1 KiB answers, one connection with 100 streams",
+        contenders: &[plain(Nginx), plain(Haproxy), plain(Caddy), plain(Envoy), plain(Segue)],
+        workers: 1,
+        downstream: Downstream::H2c,
+        load: Load::H2load { streams: 100 },
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: false,
+    },
+    Scenario {
+        name: "open",
+        what: "1 KiB answers at half of Segue's saturation, open loop with Poisson arrivals",
+        contenders: EVERYBODY,
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Open { share: 0.5 },
+        compared: P999Ms,
+        shown: OPEN,
+        quick: true,
+    },
+    Scenario {
+        name: "open-mirror",
+        what: "the same, 5 % mirrored to a live shadow, and to a hung one",
+        contenders: &[
+            to(Nginx, Mirror::Live),
+            to(TrafficServer, Mirror::Live),
+            to(Envoy, Mirror::Live),
+            to(Segue, Mirror::Live),
+            plain(Segue),
+            to(Segue, Mirror::Hung),
+        ],
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Open { share: 0.5 },
+        compared: P999Ms,
+        shown: OPEN,
+        quick: false,
+    },
+    Scenario {
+        name: "active-1000",
+        what: "1 KiB answers, 1,000 busy connections",
+        contenders: MAIN_PEERS,
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Wrk { connections: 1_000, ask: Ask::Answer { bytes: KIB } },
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: false,
+    },
+    Scenario {
+        name: "active-9000",
+        what: "1 KiB answers, 9,000 busy connections",
+        contenders: MAIN_PEERS,
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Wrk { connections: 9_000, ask: Ask::Answer { bytes: KIB } },
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: false,
+    },
+    Scenario {
+        name: "idle-1000",
+        what: "HTTP/1.1 connections that rest, 100 to 1,000",
+        contenders: HTTP_PEERS,
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Resting { from: 100, to: 1_000 },
+        compared: KibPerConnection,
+        shown: RESTING,
+        quick: false,
+    },
+    Scenario {
+        name: "idle-9000",
+        what: "HTTP/1.1 connections that rest, 1,000 to 9,000",
+        contenders: HTTP_PEERS,
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Resting { from: 1_000, to: 9_000 },
+        compared: KibPerConnection,
+        shown: RESTING,
+        quick: false,
+    },
+    Scenario {
+        name: "idle-tls",
+        what: "TLS connections that rest, 1,000 to 5,000",
+        contenders: HTTP_PEERS,
+        workers: 1,
+        downstream: Downstream::Tls,
+        load: Load::Resting { from: 1_000, to: 5_000 },
+        compared: KibPerConnection,
+        shown: RESTING,
+        quick: false,
+    },
+    Scenario {
+        name: "idle-http2",
+        what: "HTTP/2 connections that rest, 1,000 to 5,000",
+        contenders: &[plain(Nginx), plain(Haproxy), plain(Caddy), plain(Envoy), plain(Segue)],
+        workers: 1,
+        downstream: Downstream::H2c,
+        load: Load::Resting { from: 1_000, to: 5_000 },
+        compared: KibPerConnection,
+        shown: RESTING,
+        quick: false,
+    },
+    Scenario {
+        name: "two-workers",
+        what: "1 KiB answers, 64 kept-alive connections, two workers",
+        contenders: EVERYBODY,
+        workers: 2,
+        downstream: Downstream::Http1,
+        load: SMALL,
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: false,
+    },
+];
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mirror = match self.mirror {
+            Mirror::Off => "",
+            Mirror::Live => " + mirror",
+            Mirror::Hung => " + hung shadow",
+            Mirror::Dead => " + dead shadow",
+            Mirror::Slow => " + slow shadow",
+        };
+        write!(f, "{}{mirror}", self.peer.name())
+    }
+}
