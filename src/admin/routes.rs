@@ -131,6 +131,7 @@ enum LatencyFormat {
     #[default]
     Summary,
     Hdr,
+    Routes,
 }
 
 /// `HdrHistogram` V2 in base64 of the times to the last byte; `None` where nothing is recorded.
@@ -156,6 +157,10 @@ async fn latency(
     match query.format {
         LatencyFormat::Summary => {
             let view = control.latency(&name).await.ok_or_else(|| Problem::no_service(&name))?;
+            Ok(Json(view).into_response())
+        }
+        LatencyFormat::Routes => {
+            let view = control.routes(&name).ok_or_else(|| Problem::no_service(&name))?;
             Ok(Json(view).into_response())
         }
         LatencyFormat::Hdr => {

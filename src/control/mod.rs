@@ -40,7 +40,8 @@ use crate::store::{Store, StoreError};
 use crate::tee::budget::Memory;
 use crate::tee::lane::{Lane, LaneError};
 
-/// How often the workers' histograms are collected.
+/// How often the workers' histograms are collected, and so the length of the interval that is shown
+/// beside the totals.
 const COLLECT: Duration = Duration::from_secs(10);
 
 /// Everything that outlives a request.
@@ -189,11 +190,12 @@ fn lock(totals: &Mutex<SourceTotals>) -> MutexGuard<'_, SourceTotals> {
     totals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Collects what workers have gathered even when nobody asks, so that it cannot pile up there.
+/// Ends an interval again and again. What workers have gathered is collected with it even when nobody
+/// asks, so that it cannot pile up there.
 async fn collect(control: Weak<Control>) {
     loop {
         tokio::time::sleep(COLLECT).await;
         let Some(control) = control.upgrade() else { return };
-        control.reports().await;
+        control.turn().await;
     }
 }

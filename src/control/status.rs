@@ -13,7 +13,7 @@ use crate::config::InstanceName;
 use crate::proxy::gate::controller::Phase;
 use crate::proxy::report::{Report, ServiceReport, Tally};
 use crate::proxy::service::{RequestKey, Requests, count};
-use crate::record::{Clock, Direction, ExportError, Side, Summary};
+use crate::record::{Clock, Direction, ExportError, RouteSummary, Side, Summary};
 use crate::tee::breaker;
 use crate::tee::compare::{Pair, Verdict};
 use crate::tee::skip::TeeCounts;
@@ -122,6 +122,23 @@ pub struct Summaries {
     pub paired_source: Summary,
     pub first_byte: Sides,
     pub connect: Sides,
+    /// The last complete interval of ten seconds.
+    pub interval: Sides,
+}
+
+/// Latency of each route, as far as reads of it were teed.
+#[derive(Clone, Debug, Serialize)]
+pub struct RoutesView {
+    pub service: Arc<str>,
+    #[serde(flatten)]
+    pub forward: SideRoutes,
+    pub reverse: SideRoutes,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct SideRoutes {
+    pub source: Vec<RouteSummary>,
+    pub shadow: Vec<RouteSummary>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -185,6 +202,26 @@ impl Control {
         })
     }
 
+    /// Both sides of the pairs, route by route.
+    pub fn routes(&self, name: &str) -> Option<RoutesView> {
+        let service = self.services.load().get(name)?;
+        let mut records = service.records.lock();
+        let pairs = records.totals();
+        let of = |direction| SideRoutes {
+            source: pairs.routes(Side::Source, direction),
+            shadow: pairs.routes(Side::Shadow, direction),
+        };
+        let (forward, reverse) = (of(Direction::Forward), of(Direction::Reverse));
+        Some(RoutesView { service: Arc::clone(&service.name), forward, reverse })
+    }
+
+    /// Ends the interval that the interval views show.
+    pub async fn turn(&self) {
+        self.reports().await;
+        self.totals().turn();
+        self.services.load().iter().for_each(|service| service.records.lock().turn());
+    }
+
     /// `HdrHistogram` V2 in base64, of the time to the last byte.
     pub async fn export(
         &self,
@@ -215,6 +252,10 @@ impl Control {
             paired_source: pairs.total(Side::Source, direction, Clock::LastByte),
             first_byte: sides(Clock::FirstByte),
             connect: sides(Clock::Connect),
+            interval: Sides {
+                source: all.interval(Side::Source, direction, Clock::LastByte),
+                shadow: pairs.interval(Side::Shadow, direction, Clock::LastByte),
+            },
         }
     }
 

@@ -28,6 +28,11 @@ impl SourceTotals {
         }
     }
 
+    /// Ends the interval of every service.
+    pub fn turn(&mut self) {
+        self.0.values_mut().for_each(|totals| totals.latency.turn());
+    }
+
     pub fn of(&mut self, service: &Arc<str>) -> &mut ServiceTotals {
         self.0.entry(Arc::clone(service)).or_default()
     }

@@ -65,7 +65,9 @@ impl Inner {
         &self.totals
     }
 
-    pub fn compared(&self) -> u64 {
-        self.verdicts.iter().sum()
+    /// Ends the interval: what was recorded since the last time is what its view shows.
+    pub fn turn(&mut self) {
+        self.totals();
+        self.totals.turn();
     }
 }

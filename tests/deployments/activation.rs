@@ -19,7 +19,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 #[test]
 fn a_socket_that_systemd_opened_is_taken_over() {
-    if !tools::has("/usr/bin/python3") {
+    if !tools::has(tools::PYTHON) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -41,7 +41,7 @@ fn a_socket_that_systemd_opened_is_taken_over() {
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).unwrap();
     let early = std::thread::spawn(move || get(address, "/").status);
 
-    let mut segue = Command::new("/usr/bin/python3")
+    let mut segue = Command::new(tools::PYTHON)
         .args([
             "-c",
             ACTIVATE,

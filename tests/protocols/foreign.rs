@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use tokio_tungstenite::tungstenite::{Message, client};
 
 use crate::support::raw::Wire;
-use crate::support::{Segue, free_port, try_request, until};
+use crate::support::{Segue, free_port, tools, try_request, until};
 
 struct Running(Child);
 
@@ -26,6 +26,9 @@ fn await_port(port: u16) {
 }
 
 fn nginx(folder: &std::path::Path, port: u16) -> Option<Running> {
+    if !tools::has("nginx") {
+        return None;
+    }
     let text = format!(
         "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log; events {{}}\n\
          http {{ access_log off; client_body_temp_path {0}/body; keepalive_requests 7; keepalive_timeout 1s;\n\
@@ -45,17 +48,14 @@ fn nginx(folder: &std::path::Path, port: u16) -> Option<Running> {
         .arg(folder.join("nginx.conf"))
         .stderr(Stdio::null())
         .spawn();
-    child.ok().map(Running)
+    Some(Running(child.unwrap()))
 }
 
 #[test]
 fn nginx_as_the_instance() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    let Some(_nginx) = nginx(folder.path(), port) else {
-        eprintln!("SKIPPED: nginx is not installed");
-        return;
-    };
+    let Some(_nginx) = nginx(folder.path(), port) else { return };
     await_port(port);
     let segue = Segue::with(&format!("http://127.0.0.1:{port}"), None, "", "");
     let mut wire = Wire::open(segue.address);
@@ -119,14 +119,11 @@ web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
 
 #[test]
 fn aiohttp_as_the_instance() {
-    let known =
-        Command::new("/usr/bin/python3").args(["-c", "import aiohttp"]).stderr(Stdio::null()).status();
-    if !known.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: python3-aiohttp is not installed");
+    if !tools::has("python3-aiohttp") {
         return;
     }
     let port = free_port();
-    let child = Command::new("/usr/bin/python3")
+    let child = Command::new(tools::PYTHON)
         .args(["-c", APPLICATION, &port.to_string()])
         .stderr(Stdio::null())
         .spawn()

@@ -177,6 +177,21 @@ fn latency_is_of_both_sides_and_reads_back() {
         }
         assert_eq!(exported["reverse"], nothing);
 
+        stand.control.turn().await;
+        stand.read(2).await;
+        let during = stand.get(path).await;
+        assert_eq!((count(&during["interval"]["source"]), count(&during["interval"]["shadow"])), (6, 5));
+        assert_eq!(count(&during["source"]), 8, "the total goes on");
+        stand.pairs(7).await;
+        stand.control.turn().await;
+        assert_eq!(count(&stand.get(path).await["interval"]["source"]), 2, "an interval holds only its own");
+
+        let routes = stand.get(&format!("{path}?format=routes")).await;
+        for side in ["source", "shadow"] {
+            let [route] = routes[side].as_array().unwrap().as_slice() else { panic!("{routes}") };
+            assert_eq!((&route["route"], count(&route["last_byte"])), (&json!("/item/:id"), 7));
+        }
+
         let (detail, _) = stand.call("GET", &format!("{path}?format=xml"), "").await.problem(400, path);
         assert!(detail.contains("format: unknown variant `xml`"), "{detail}");
     });

@@ -169,7 +169,7 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "writes      {} acknowledged once each; {} lost, {} doubled",
+            "writes      {} sent; of the acknowledged ones {} lost, {} doubled",
             requests.writes, requests.lost, requests.doubled
         )?;
         writeln!(
