@@ -30,6 +30,7 @@ pub mod origin;
 // What everything stands on.
 pub mod config;
 pub mod credentials;
+pub mod http1;
 pub mod logging;
 pub mod net;
 pub mod service_manager;

@@ -1,9 +1,11 @@
 //! Sockets: the one stream type that both sides of the proxy speak over, and the executor that
 //! keeps hyper's tasks on the thread that owns the connection.
 
+mod body;
 mod listen;
 mod stream;
 
+pub use body::{EitherBody, EitherFault};
 pub use listen::{Listening, bind, local_address};
 pub use stream::{Detached, Stream};
 

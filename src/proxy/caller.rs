@@ -9,9 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::connection::Link;
+use super::connection::{Link, RequestBody};
 use super::forward::answer::{Answer, AnswerError};
 use super::forward::{self, Forwarding};
 use super::tunnel::Ticket;
@@ -54,7 +53,7 @@ pub struct Tracked {
 }
 
 /// Answers one request; the connection is busy until hyper has taken all of the answer.
-pub async fn answer(caller: Rc<Caller>, request: Request<Incoming>) -> Response<Tracked> {
+pub async fn answer(caller: Rc<Caller>, request: Request<RequestBody>) -> Response<Tracked> {
     let in_flight = InFlight::begin(&caller);
     let response = forward::handle(caller, request).await;
     response.map(|answer| Tracked { answer, _in_flight: in_flight })

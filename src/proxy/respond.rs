@@ -5,6 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use super::gate::Refused;
+use crate::http1::head::HeadError;
 use crate::tee::compare::End;
 use crate::upstream::ConnectError;
 
@@ -15,6 +16,8 @@ pub const SEGUE_ERROR: HeaderName = HeaderName::from_static("segue-error");
 /// caller's, 502 and 504 the instance's, 503 Segue's own limits.
 #[derive(Debug, thiserror::Error)]
 pub enum Reject {
+    #[error("{0}")]
+    MalformedHead(HeadError),
     #[error("CONNECT is not served here")]
     ConnectRefused,
     #[error("the header section is larger than this server accepts")]
@@ -56,7 +59,9 @@ impl Reject {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
-            Self::AmbiguousLength | Self::BadTarget(_) | Self::BadHost(_) | Self::CallerBroke => {
+            Self::MalformedHead(_)
+            | Self::AmbiguousLength
+            | Self::BadTarget(_) | Self::BadHost(_) | Self::CallerBroke => {
                 StatusCode::BAD_REQUEST
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -83,6 +88,7 @@ impl Reject {
     /// Stable label for metrics and the `Segue-Error` header.
     pub const fn as_str(&self) -> &'static str {
         match self {
+            Self::MalformedHead(_) => "malformed_head",
             Self::ConnectRefused => "connect_refused",
             Self::HeadersTooLarge => "headers_too_large",
             Self::UriTooLong => "uri_too_long",

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::UPGRADE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::oneshot;
 
 use super::caller::Caller;
 use super::forward::upload::Upload;
@@ -31,7 +30,7 @@ const CLOSE_SERVICE_RESTART: [u8; 4] = [0x88, 0x02, 0x03, 0xf4];
 
 /// The instance agreed to switch protocols.
 pub struct Ticket {
-    instance: oneshot::Receiver<Upgraded>,
+    instance: Upgraded,
     guard: Guard,
     service: Rc<Service>,
     /// Keeps the endpoint's count of outstanding requests.
@@ -41,7 +40,7 @@ pub struct Ticket {
 
 impl Ticket {
     pub fn new(
-        instance: oneshot::Receiver<Upgraded>,
+        instance: Upgraded,
         guard: Guard,
         service: Rc<Service>,
         lease: Lease<Upload>,
@@ -58,7 +57,7 @@ impl Ticket {
 pub async fn run(caller_stream: Stream, from_caller: Bytes, ticket: Ticket, caller: &Caller) {
     let Ticket { instance, guard, service, websocket, .. } = ticket;
     guard.enter(Stage::Tunnel, Instant::now());
-    let Ok((instance_stream, from_instance)) = instance.await else { return };
+    let (instance_stream, from_instance) = instance;
     let (mut from_a, mut to_a) = tokio::io::split(caller_stream);
     let (mut from_b, mut to_b) = tokio::io::split(instance_stream);
     let mut frames = websocket.then(Frames::default);

@@ -1,8 +1,6 @@
 //! Opening one connection to an endpoint, up to the point where a request can be sent on it.
 
-use std::cell::RefCell;
 use std::error::Error as StdError;
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Body;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::{Address, Endpoint};
 use super::tls::ClientTls;
 use crate::config::Scheme;
+use crate::http1::client;
 use crate::net::{LocalExecutor, Stream};
 
 /// Why no connection could be had. None of these reached the application, so any request may be
@@ -35,7 +34,7 @@ pub enum ConnectError {
     Busy(usize),
     #[error("connecting: {0}")]
     Io(#[from] io::Error),
-    #[error("starting HTTP on a new connection: {0}")]
+    #[error("starting HTTP/2 on a new connection: {0}")]
     Http(#[from] hyper::Error),
     #[error("an https:// endpoint without TLS settings")]
     NoTls,
@@ -44,11 +43,8 @@ pub enum ConnectError {
 /// A stream whose HTTP/1.1 exchange ended in `101 Switching Protocols`, and what was already read.
 pub type Upgraded = (Stream, Bytes);
 
-/// Filled by a request that asks for an upgrade, emptied by the connection's task when it gets one.
-pub(super) type UpgradeSlot = Rc<RefCell<Option<oneshot::Sender<Upgraded>>>>;
-
 pub(super) enum Sender<B> {
-    H1 { sender: http1::SendRequest<B>, upgrade: UpgradeSlot },
+    H1(Rc<client::Connection>),
     H2(http2::SendRequest<B>),
 }
 
@@ -60,7 +56,7 @@ pub(super) struct Opened<B> {
 /// How much of an answer may be taken in before whoever asked has come for it, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadAhead {
-    /// Of an HTTP/1 connection; the head of an answer has to fit as well. `None` = hyper's own 400 KB.
+    /// Of an HTTP/1 connection; the head of an answer has to fit as well. `None` = as the connection sees fit.
     pub http1: Option<usize>,
     pub http2_stream: u32,
     /// Larger than a stream's, so that one stalled stream starves no other.
@@ -76,7 +72,7 @@ impl ReadAhead {
         Self { http1: Some(32 << 10), http2_stream: 64 << 10, http2_connection: 1 << 20 };
 }
 
-/// Connects, and spawns the task that drives the connection. `permit` goes back when that task ends.
+/// Connects. `permit` goes back when the connection ends.
 /// `http1`: the request asks for an upgrade, which HTTP/2 cannot carry.
 pub(super) async fn open<B>(
     endpoint: &Endpoint,
@@ -95,8 +91,11 @@ where
         .await
         .map_err(|_| ConnectError::Timeout(timeout))??;
     let is_h2 = endpoint.scheme == Scheme::H2c || stream.negotiated_h2();
-    let sender =
-        if is_h2 { start_h2(stream, ahead, permit).await? } else { start_h1(stream, ahead, permit).await? };
+    let sender = if is_h2 {
+        start_h2(stream, ahead, permit).await?
+    } else {
+        Sender::H1(client::Connection::new(stream, permit, ahead.http1))
+    };
     Ok(Opened { sender, took: started.elapsed() })
 }
 
@@ -117,36 +116,6 @@ async fn stream_to(
     let config = if http1 { &tls.http1 } else { &tls.negotiating };
     let session = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp).await?;
     Ok(Stream::Tls(Box::new(session.into())))
-}
-
-async fn start_h1<B>(
-    stream: Stream,
-    ahead: ReadAhead,
-    permit: Option<OwnedSemaphorePermit>,
-) -> Result<Sender<B>, ConnectError>
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    let mut builder = http1::Builder::new();
-    if let Some(most) = ahead.http1 {
-        builder.max_buf_size(most);
-    }
-    let (sender, mut connection) = builder.handshake(TokioIo::new(stream)).await?;
-    let upgrade = UpgradeSlot::default();
-    let slot = Rc::clone(&upgrade);
-    tokio::task::spawn_local(async move {
-        let _permit = permit;
-        // Errors reach whoever waits for the answer; here only the end matters.
-        let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-        let waiting = slot.borrow_mut().take();
-        if let (Ok(()), Some(waiting)) = (ended, waiting) {
-            let parts = connection.into_parts();
-            // A receiver that is gone has closed the tunnel already; dropping the stream agrees.
-            let _ = waiting.send((parts.io.into_inner(), parts.read_buf));
-        }
-    });
-    Ok(Sender::H1 { sender, upgrade })
 }
 
 async fn start_h2<B>(

@@ -14,6 +14,7 @@ use super::address;
 use super::connect::{self, ConnectError, Sender};
 use super::endpoint::{Endpoint, Instance};
 use crate::config::HealthCheck;
+use crate::http1::client;
 
 /// Why an endpoint is not healthy.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,9 @@ pub enum Unhealthy {
     #[error("no answer to the check within {0:?}")]
     Timeout(Duration),
     #[error("the check was not answered: {0}")]
-    Broke(#[from] hyper::Error),
+    Broke(#[from] client::SendFault),
+    #[error("the check was not answered: {0}")]
+    BrokeHttp2(#[from] hyper::Error),
     #[error("the check was answered {0}")]
     Status(http::StatusCode),
     #[error("`{0}` is no path to check")]
@@ -93,17 +96,16 @@ async fn ask(instance: &Instance, endpoint: &Endpoint, check: &HealthCheck) -> R
     *request.uri_mut() = uri;
     request.headers_mut().insert(HOST, endpoint.authority.clone());
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("segue-health"));
-    let response = match opened.sender {
-        Sender::H1 { mut sender, .. } => {
+    let status = match opened.sender {
+        Sender::H1(connection) => {
             address::for_h1(&mut request, endpoint);
-            sender.send_request(request).await?
+            connection.send(request, |_| {}).await.map_err(|failed| failed.fault)?.status()
         }
         Sender::H2(mut sender) => {
             address::for_h2(&mut request, endpoint).map_err(|_| Unhealthy::Path(check.path.clone()))?;
-            sender.send_request(request).await?
+            sender.send_request(request).await?.status()
         }
     };
-    let status = response.status();
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(Unhealthy::Status(status)) }
 }
 

@@ -1,18 +1,20 @@
 //! The right to send one request on a connection, from its check-out to its return.
 
 use std::error::Error as StdError;
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
-use tokio::sync::oneshot;
+use http::{Request, Response, StatusCode};
+use hyper::body::Body;
 
 use super::address;
 use super::connect::Upgraded;
 use super::endpoint::Endpoint;
 use super::pool::{Line, Pool, Slot};
+use crate::http1::{BodyError, client};
+use crate::net::{EitherBody, EitherFault};
 
 /// The right to send one request on a connection.
 pub struct Lease<B> {
@@ -25,17 +27,27 @@ pub struct Lease<B> {
     pub connect: Option<Duration>,
 }
 
+/// The body of an instance's answer.
+pub type AnswerBody = EitherBody<client::Body>;
+pub type AnswerFault = EitherFault<BodyError>;
+
 /// What was sent did not get an answer.
 pub struct SendError<B> {
     pub error: SendFault,
-    /// The request itself, if nothing of it was put on the wire.
-    pub unsent: Option<Request<B>>,
+    /// The request itself, where it is whole: nothing of its body was taken.
+    pub request: Option<Request<B>>,
+    /// Nothing of it was put on the wire.
+    pub unsent: bool,
+    /// The connection was closed before a byte of an answer came: the mark of one that had rested too long.
+    pub may_be_stale: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum SendFault {
+    #[error(transparent)]
+    Http1(#[from] client::SendFault),
     #[error("{0}")]
-    Http(#[from] hyper::Error),
+    Http2(#[from] hyper::Error),
     #[error("the connection had already been given back")]
     GivenBack,
     #[error("the Host header is no authority, which HTTP/2 needs")]
@@ -53,12 +65,12 @@ impl<B> Lease<B> {
         &self.slot.endpoint
     }
 
-    /// Where the stream arrives if the answer is `101 Switching Protocols`. Ask before sending.
-    pub fn expect_upgrade(&self) -> Option<oneshot::Receiver<Upgraded>> {
-        let Line::H1 { upgrade, .. } = &self.line else { return None };
-        let (sender, receiver) = oneshot::channel();
-        *upgrade.borrow_mut() = Some(sender);
-        Some(receiver)
+    /// The stream, if the answer was `101 Switching Protocols`.
+    pub fn take_upgraded(&self) -> Option<Upgraded> {
+        match &self.line {
+            Line::H1(connection) => connection.take_upgraded(),
+            Line::H2(_) | Line::Gone => None,
+        }
     }
 
     /// Takes the line out without closing it and without giving it back.
@@ -70,7 +82,7 @@ impl<B> Lease<B> {
     fn release_counts(&self) {
         match &self.line {
             Line::Gone => return,
-            Line::H1 { .. } => {}
+            Line::H1(_) => {}
             Line::H2(connection) => connection.streams.set(connection.streams.get().saturating_sub(1)),
         }
         self.slot.outstanding.set(self.slot.outstanding.get().saturating_sub(1));
@@ -83,39 +95,46 @@ where
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// Sends `request` and waits for the head of its answer. Dropping the future closes an HTTP/1.1
-    /// connection, or resets the HTTP/2 stream.
+    /// connection, or resets the HTTP/2 stream. `informed` hears of heads before the final one, over HTTP/1.1.
     ///
     /// The target and the headers that depend on the protocol are set here, so that a request which
     /// was not sent can go to a connection of the other kind.
-    pub async fn send(&mut self, mut request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
+    pub async fn send(
+        &mut self,
+        mut request: Request<B>,
+        informed: impl Fn(StatusCode),
+    ) -> Result<Response<AnswerBody>, SendError<B>> {
         let endpoint = &self.slot.endpoint;
-        let addressed = if self.is_h2() {
-            address::for_h2(&mut request, endpoint)
-        } else {
-            address::for_h1(&mut request, endpoint);
-            Ok(())
-        };
-        if let Err(error) = addressed {
-            return Err(SendError { error, unsent: Some(request) });
-        }
-        let sent = match &mut self.line {
-            Line::H1 { sender, .. } => {
-                if !sender.is_ready() {
-                    // A lease handed from one request to the next can be a poll early.
-                    let _ = sender.ready().await;
+        match &self.line {
+            Line::H1(connection) => {
+                address::for_h1(&mut request, endpoint);
+                match connection.send(request, informed).await {
+                    Ok(response) => Ok(response.map(AnswerBody::Http1)),
+                    Err(failed) => Err(SendError {
+                        error: failed.fault.into(),
+                        request: failed.request,
+                        unsent: !failed.on_wire,
+                        may_be_stale: failed.may_be_stale,
+                    }),
                 }
-                sender.try_send_request(request).await
             }
             Line::H2(connection) => {
+                if let Err(error) = address::for_h2(&mut request, endpoint) {
+                    return Err(SendError::unsent(error, request));
+                }
                 let mut sender = connection.sender.clone();
-                sender.try_send_request(request).await
+                match sender.try_send_request(request).await {
+                    Ok(response) => Ok(response.map(AnswerBody::Http2)),
+                    Err(mut failed) => {
+                        let request = failed.take_message();
+                        let (unsent, error) = (request.is_some(), failed.into_error());
+                        let may_be_stale = is_end_of_connection(&error);
+                        Err(SendError { error: error.into(), request, unsent, may_be_stale })
+                    }
+                }
             }
-            Line::Gone => return Err(SendError { error: SendFault::GivenBack, unsent: Some(request) }),
-        };
-        sent.map_err(|mut failed| SendError {
-            unsent: failed.take_message(),
-            error: failed.into_error().into(),
-        })
+            Line::Gone => Err(SendError::unsent(SendFault::GivenBack, request)),
+        }
     }
 
     /// The answer has ended: the connection may serve the next request. `failing`: it was an answer
@@ -126,7 +145,7 @@ where
         }
         let (pool, slot) = (Rc::clone(&self.pool), Rc::clone(&self.slot));
         match self.disarm() {
-            Line::H1 { sender, upgrade } => pool.take_back(&slot, sender, upgrade, now),
+            Line::H1(connection) => pool.take_back(&slot, connection, now),
             Line::H2(connection) => {
                 connection.used.set(now);
                 if !connection.sender.is_closed() {
@@ -148,4 +167,20 @@ impl<B> Drop for Lease<B> {
     fn drop(&mut self) {
         self.release_counts();
     }
+}
+
+// === impl SendError ===
+
+impl<B> SendError<B> {
+    const fn unsent(error: SendFault, request: Request<B>) -> Self {
+        Self { error, request: Some(request), unsent: true, may_be_stale: false }
+    }
+}
+
+fn is_end_of_connection(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let is_reset = io.is_some_and(|io| {
+        matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    });
+    error.is_incomplete_message() || error.is_closed() || is_reset
 }

@@ -12,5 +12,5 @@ pub mod tls;
 
 pub use connect::{ConnectError, Upgraded};
 pub use endpoint::{Address, Endpoint, Instance, Limits};
-pub use lease::{Lease, SendError, SendFault};
+pub use lease::{AnswerBody, AnswerFault, Lease, SendError, SendFault};
 pub use pool::{Pool, Want};

@@ -19,17 +19,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Body;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use tokio::sync::oneshot;
 
-use super::connect::{self, ConnectError, Sender, UpgradeSlot};
+use super::connect::{self, ConnectError, Sender};
 use super::endpoint::{Endpoint, Instance};
 use super::lease::Lease;
+use crate::http1::client;
 
 /// Streams on one HTTP/2 connection before another one is opened: what most servers allow.
 const H2_STREAMS: usize = 100;
 /// Endpoints tried before a connect failure becomes the caller's.
 const CONNECT_ATTEMPTS: usize = 3;
+
+/// A connection that rests longer than this gives its buffers back.
+const KEEPS_BUFFERS: Duration = Duration::from_secs(1);
 
 /// One thread's connections to one instance.
 pub struct Pool<B> {
@@ -44,14 +48,13 @@ pub struct Pool<B> {
 /// The connections to one endpoint.
 pub(super) struct Slot<B> {
     pub(super) endpoint: Arc<Endpoint>,
-    rested: RefCell<Vec<Rested<B>>>,
+    rested: RefCell<Vec<Rested>>,
     multiplexed: RefCell<Vec<Rc<Multiplexed<B>>>>,
     pub(super) outstanding: Cell<usize>,
 }
 
-struct Rested<B> {
-    sender: http1::SendRequest<B>,
-    upgrade: UpgradeSlot,
+struct Rested {
+    connection: Rc<client::Connection>,
     since: Instant,
 }
 
@@ -72,10 +75,7 @@ pub struct Want {
 }
 
 pub(super) enum Line<B> {
-    H1 {
-        sender: http1::SendRequest<B>,
-        upgrade: UpgradeSlot,
-    },
+    H1(Rc<client::Connection>),
     H2(Rc<Multiplexed<B>>),
     /// Given back or closed.
     Gone,
@@ -166,21 +166,16 @@ where
         // The most recently used first: the others grow old together and are swept.
         while at > 0 {
             at -= 1;
-            let candidate = &rested[at];
+            let Some(candidate) = rested.get(at) else { break };
             let since = now.saturating_duration_since(candidate.since);
-            if candidate.sender.is_closed() {
-                rested.remove(at);
-                continue;
-            }
             if since > longest {
                 // All below have rested at least as long.
                 break;
             }
-            // Not ready: its task has not yet seen the end of the last answer.
-            if candidate.sender.is_ready() {
-                let Rested { sender, upgrade, .. } = rested.remove(at);
+            let Rested { connection, .. } = rested.remove(at);
+            if connection.is_open() {
                 drop(rested);
-                return Some(self.lease(slot, Line::H1 { sender, upgrade }, Some(since), None));
+                return Some(self.lease(slot, Line::H1(connection), Some(since), None));
             }
         }
         drop(rested);
@@ -229,7 +224,7 @@ where
             match connect::open(&slot.endpoint, tls, want.http1, timeout, ahead, Some(permit_now)).await {
                 Ok(opened) => {
                     let line = match opened.sender {
-                        Sender::H1 { sender, upgrade } => Line::H1 { sender, upgrade },
+                        Sender::H1(connection) => Line::H1(connection),
                         Sender::H2(sender) => {
                             let connection =
                                 Rc::new(Multiplexed { sender, streams: Cell::new(0), used: Cell::new(now) });
@@ -302,8 +297,12 @@ where
         self.waiters.borrow_mut().retain(|waiter| !waiter.is_closed());
         let longest = self.instance.limits.idle_timeout;
         for slot in self.slots.borrow().iter() {
-            slot.rested.borrow_mut().retain(|connection| {
-                !connection.sender.is_closed() && now.saturating_duration_since(connection.since) < longest
+            slot.rested.borrow_mut().retain(|rested| {
+                let since = now.saturating_duration_since(rested.since);
+                if since > KEEPS_BUFFERS {
+                    rested.connection.release();
+                }
+                since < longest && rested.connection.is_open()
             });
             slot.multiplexed.borrow_mut().retain(|connection| {
                 !connection.sender.is_closed()
@@ -332,18 +331,15 @@ where
     pub(super) fn take_back(
         self: &Rc<Self>,
         slot: &Rc<Slot<B>>,
-        sender: http1::SendRequest<B>,
-        upgrade: UpgradeSlot,
+        connection: Rc<client::Connection>,
         now: Instant,
     ) {
-        if sender.is_closed() {
+        if !connection.is_open() {
             return;
         }
-        let Some(Line::H1 { sender, upgrade }) = self.offer(slot, Line::H1 { sender, upgrade }) else {
-            return;
-        };
+        let Some(Line::H1(connection)) = self.offer(slot, Line::H1(connection)) else { return };
         if self.instance.budget.waiting.load(Ordering::Relaxed) == 0 {
-            slot.rested.borrow_mut().push(Rested { sender, upgrade, since: now });
+            slot.rested.borrow_mut().push(Rested { connection, since: now });
         }
     }
 }

@@ -1,150 +1,217 @@
 //! HTTP/1.1 with one caller, until the connection rests, becomes a tunnel, or ends.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::ops::ControlFlow;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
-use http::StatusCode;
-use http::header::{self, HeaderValue};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
 
 use super::io::Watched;
 use super::{Phase, Place, Rested, Signal, close, rest};
-use crate::net::Stream;
+use crate::http1::head::HeadError;
+use crate::http1::server::{Answering, Body, Connection, Fault, Next};
+use crate::net::{EitherBody, Stream};
 use crate::proxy::caller::{self, Caller};
-use crate::proxy::tunnel;
+use crate::proxy::respond::Reject;
+use crate::proxy::tunnel::{self, Ticket};
 use crate::proxy::worker::count_end;
 
-const TIMED_OUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\nsegue-error: caller_too_slow\r\n\r\n";
-
-enum Turn {
-    Ended(hyper::Result<()>),
-    Signal(Signal),
+/// Why the connection is no longer HTTP.
+enum End {
+    /// Nothing is in flight: only the socket is kept.
+    Rest,
+    /// In order: what was answered has to arrive.
+    Close,
+    /// The caller has left, or is to be left.
+    Drop,
+    Tunnel(Ticket),
 }
 
 pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place: Place) {
     let worker = Rc::clone(&caller.worker);
-    let limits = &worker.table().plan.callers;
+    // What a head may have, and room for as much of a body; the exact limits are the service's.
+    let max_head = worker.table().plan.callers.max_header_bytes.as_usize().saturating_mul(2).max(16 * 1024);
     let io = Watched::new(stream, read, Rc::clone(&caller.link), Rc::clone(&worker));
-    let for_requests = Rc::clone(&caller);
-    let service = service_fn(move |request: http::Request<Incoming>| {
-        let caller = Rc::clone(&for_requests);
-        async move {
-            let mut response = caller::answer(Rc::clone(&caller), request).await;
-            if caller.worker.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                // Said in the answer, so that the caller does not send another request here.
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let mut connection = http1::Builder::new()
-        .header_read_timeout(None)
-        // A caller that shuts its side has left: nothing else tells so before the next write, and until
-        // then a parked place, an instance's work and a drain would wait for nobody.
-        .half_close(false)
-        // What a head may have, and room for as much of a body; the exact limits are the service's.
-        .max_buf_size(limits.max_header_bytes.as_usize().saturating_mul(2).max(16 * 1024))
-        .serve_connection(TokioIo::new(io), service);
-    let mut resting = false;
-    loop {
-        let turn = poll_fn(|cx| {
-            if let Poll::Ready(signal) = caller.link.poll_signal(cx) {
-                return Poll::Ready(Turn::Signal(signal));
-            }
-            Pin::new(&mut connection).poll(cx).map(Turn::Ended)
-        })
-        .await;
-        match turn {
-            Turn::Signal(Signal::Rest) => {
-                resting = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-            Turn::Signal(Signal::Close) => {
-                resting = false;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-            Turn::Signal(Signal::HeaderTimeout) => {
-                count_end(&worker, "header_timeout");
-                let (mut stream, _) = connection.into_parts().io.into_inner().into_parts();
-                // The caller may be gone; it was told if it is not.
-                let _ = stream.write_all(TIMED_OUT).await;
-                return close(stream).await;
-            }
-            Turn::Signal(Signal::Cut) => {
-                count_end(&worker, "caller_stalled");
-                return;
-            }
-            Turn::Ended(Err(error)) => {
-                count_end(&worker, kind(&error));
-                tracing::debug!(%error, "connection failed");
-                // hyper has answered what it could not parse; the answer has to arrive.
-                if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() {
-                    close(connection.into_parts().io.into_inner().into_parts().0).await;
+    let connection = Connection::new(io, max_head);
+    let mut session = Session { connection: &connection, caller: &caller, closing: false };
+    let end = loop {
+        match session.next().await {
+            ControlFlow::Continue(request) => {
+                if let ControlFlow::Break(end) = session.exchange(request).await {
+                    break end;
                 }
-                return;
             }
-            Turn::Ended(Ok(())) => break,
+            ControlFlow::Break(end) => break end,
+        }
+    };
+    let Some((io, read)) = connection.into_parts() else { return };
+    let stream = io.into_inner();
+    match end {
+        End::Rest => {
+            tokio::task::spawn_local(rest(Rested { stream, caller, place, known: true }));
+        }
+        End::Close => close(stream).await,
+        End::Drop => {}
+        End::Tunnel(ticket) => {
+            caller.link.enter(Phase::Tunnel, worker.clock.now());
+            tunnel::run(stream, read, ticket, &caller).await;
         }
     }
-    let parts = connection.into_parts();
-    let (stream, unread) = parts.io.into_inner().into_parts();
-    let read = joined(parts.read_buf, unread);
-    drop(parts.service);
-    if let Some(ticket) = caller.take_ticket() {
-        caller.link.enter(Phase::Tunnel, worker.clock.now());
-        return tunnel::run(stream, read, ticket, &caller).await;
+}
+
+struct Session<'a> {
+    connection: &'a Connection<Watched>,
+    caller: &'a Rc<Caller>,
+    /// What is in flight is the last.
+    closing: bool,
+}
+
+impl Session<'_> {
+    /// The next request.
+    async fn next(&mut self) -> ControlFlow<End, Request<Body<Watched>>> {
+        let fault = match poll_fn(|cx| self.poll_next(cx)).await {
+            Ok(next) => return next,
+            Err(fault) => fault,
+        };
+        self.count_end(kind(&fault));
+        tracing::debug!(error = %fault, "a request that cannot be read");
+        match Reject::of(&fault) {
+            Some(reject) => self.refuse(&reject).await,
+            None => ControlFlow::Break(End::Drop),
+        }
     }
-    if !resting {
-        return close(stream).await;
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ControlFlow<End, Request<Body<Watched>>>, Fault>> {
+        while let Poll::Ready(signal) = self.caller.link.poll_signal(cx) {
+            match signal {
+                Signal::Rest if self.connection.is_quiet() => return Poll::Ready(Ok(ControlFlow::Break(End::Rest))),
+                // It spoke in the very moment it was to rest.
+                Signal::Rest => {}
+                Signal::Close => self.closing = true,
+                Signal::HeaderTimeout => return Poll::Ready(Err(Fault::TooSlow)),
+                Signal::Cut => return Poll::Ready(Ok(ControlFlow::Break(self.cut()))),
+            }
+        }
+        if self.closing && self.connection.is_quiet() {
+            return Poll::Ready(Ok(ControlFlow::Break(End::Close)));
+        }
+        let request = ready!(self.connection.poll_request(cx))?;
+        Poll::Ready(Ok(request.map_or(ControlFlow::Break(End::Close), ControlFlow::Continue)))
     }
-    if read.is_empty() {
-        tokio::task::spawn_local(rest(Rested { stream, caller, place, known: true }));
-    } else {
-        // It spoke in the very moment it was to rest.
-        caller.link.enter(Phase::Idle, worker.clock.now());
-        tokio::task::spawn_local(again(stream, read, caller, place));
+
+    /// Answers one request.
+    async fn exchange(&mut self, request: Request<Body<Watched>>) -> ControlFlow<End> {
+        let response = {
+            let mut answer = pin!(caller::answer(Rc::clone(self.caller), request.map(EitherBody::Http1)));
+            poll_fn(|cx| {
+                if let ControlFlow::Break(end) = self.heed_signals(cx) {
+                    return Poll::Ready(ControlFlow::Break(end));
+                }
+                match answer.as_mut().poll(cx) {
+                    Poll::Ready(response) => Poll::Ready(ControlFlow::Continue(response)),
+                    Poll::Pending => self.poll_gone(cx).map(ControlFlow::Break),
+                }
+            })
+            .await?
+        };
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        // Said in the answer, so that the caller does not send another request here.
+        let close = self.closing || self.caller.worker.is_closing();
+        let mut answering = self.connection.begin(response, close);
+        self.write(&mut answering).await?;
+        match self.caller.take_ticket() {
+            Some(ticket) if switches => ControlFlow::Break(End::Tunnel(ticket)),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Writes an answer to its end.
+    async fn write<B>(&mut self, answering: &mut Answering<B>) -> ControlFlow<End>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        poll_fn(|cx| {
+            if let ControlFlow::Break(end) = self.heed_signals(cx) {
+                return Poll::Ready(ControlFlow::Break(end));
+            }
+            match self.connection.poll_answer(answering, cx) {
+                Poll::Ready(Ok(Next::Request)) => Poll::Ready(ControlFlow::Continue(())),
+                Poll::Ready(Ok(Next::Close)) => Poll::Ready(ControlFlow::Break(End::Close)),
+                Poll::Ready(Err(fault)) => {
+                    self.count_end(kind(&fault));
+                    tracing::debug!(error = %fault, "an answer that did not arrive");
+                    Poll::Ready(ControlFlow::Break(End::Drop))
+                }
+                Poll::Pending => self.poll_gone(cx).map(ControlFlow::Break),
+            }
+        })
+        .await
+    }
+
+    async fn refuse(&mut self, reject: &Reject) -> ControlFlow<End, Request<Body<Watched>>> {
+        let mut answering = self.connection.begin(reject.response().map(Full::new), true);
+        match self.write(&mut answering).await {
+            ControlFlow::Break(end) => ControlFlow::Break(end),
+            ControlFlow::Continue(()) => ControlFlow::Break(End::Close),
+        }
+    }
+
+    /// What the sweep has to say in the middle of an exchange.
+    fn heed_signals(&mut self, cx: &mut Context<'_>) -> ControlFlow<End> {
+        while let Poll::Ready(signal) = self.caller.link.poll_signal(cx) {
+            match signal {
+                Signal::Close => self.closing = true,
+                Signal::Cut => return ControlFlow::Break(self.cut()),
+                Signal::Rest | Signal::HeaderTimeout => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<End> {
+        ready!(self.connection.poll_gone(cx));
+        self.count_end("caller_left");
+        Poll::Ready(End::Drop)
+    }
+
+    fn cut(&self) -> End {
+        self.count_end("caller_stalled");
+        End::Drop
+    }
+
+    fn count_end(&self, kind: &'static str) {
+        count_end(&self.caller.worker, kind);
     }
 }
 
-/// Boxed, because it leads back to [`serve`].
-fn again(stream: Stream, read: Bytes, caller: Rc<Caller>, place: Place) -> Pin<Box<dyn Future<Output = ()>>> {
-    Box::pin(serve(stream, read, caller, place))
-}
-
-fn joined(first: Bytes, then: Bytes) -> Bytes {
-    match (first.is_empty(), then.is_empty()) {
-        (_, true) => first,
-        (true, false) => then,
-        (false, false) => {
-            let mut all = BytesMut::from(first);
-            all.extend_from_slice(&then);
-            all.freeze()
+impl Reject {
+    /// The answer to what could not be read; `None` = there is nobody to answer.
+    fn of(fault: &Fault) -> Option<Self> {
+        match fault {
+            Fault::TooSlow => Some(Self::CallerTooSlow),
+            Fault::Head(HeadError::TooLarge | HeadError::TooManyHeaders) => Some(Self::HeadersTooLarge),
+            Fault::Head(HeadError::TargetTooLong) => Some(Self::UriTooLong),
+            Fault::Head(error) => Some(Self::MalformedHead(*error)),
+            Fault::Io(_) | Fault::Incomplete | Fault::Answer => None,
         }
     }
 }
 
 /// Stable labels for connections that ended badly.
-fn kind(error: &hyper::Error) -> &'static str {
-    if error.is_parse_too_large() {
-        "too_large"
-    } else if error.is_parse() || error.is_parse_status() {
-        "malformed"
-    } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-        "caller_left"
-    } else if error.is_timeout() {
-        "timeout"
-    } else if error.is_user() || error.is_body_write_aborted() {
-        "answer_broke"
-    } else {
-        "io"
+const fn kind(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::TooSlow => "header_timeout",
+        Fault::Head(HeadError::TooLarge | HeadError::TooManyHeaders | HeadError::TargetTooLong) => "too_large",
+        Fault::Head(_) => "malformed",
+        Fault::Incomplete => "caller_left",
+        Fault::Answer => "answer_broke",
+        Fault::Io(_) => "io",
     }
 }

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 
 use super::io::Watched;
 use super::{Phase, Place, Signal};
-use crate::net::{LocalExecutor, Stream};
+use crate::net::{EitherBody, LocalExecutor, Stream};
 use crate::proxy::caller::{self, Caller};
 use crate::proxy::worker::count_end;
 
@@ -32,7 +32,7 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     let io = Watched::new(stream, read, Rc::clone(&caller.link), Rc::clone(&worker));
     let for_requests = Rc::clone(&caller);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let answer = caller::answer(Rc::clone(&for_requests), request);
+        let answer = caller::answer(Rc::clone(&for_requests), request.map(EitherBody::Http2));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     // All streams together may be parked with their windows full, and still leave room for one more.

@@ -1,4 +1,4 @@
-//! A caller's stream as hyper sees it: bytes already read come first, and the link hears of progress.
+//! A caller's stream: bytes already read come first, and the link hears of progress.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -24,9 +24,9 @@ impl Watched {
         Self { stream, buffered, link, worker }
     }
 
-    /// The stream, and what hyper has not taken of the bytes read before.
-    pub fn into_parts(self) -> (Stream, Bytes) {
-        (self.stream, self.buffered)
+    /// The stream, when all that was read before has been taken.
+    pub fn into_inner(self) -> Stream {
+        self.stream
     }
 
     fn wrote<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

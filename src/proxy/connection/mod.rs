@@ -28,7 +28,8 @@ use super::caller::Caller;
 use super::listener::proxy_protocol;
 use super::listener::{Entrance, TlsListener};
 use super::worker::{Worker, count_end};
-use crate::net::Stream;
+use crate::http1::server;
+use crate::net::{EitherBody, Stream};
 
 /// How a connection begins that wants HTTP/2 without TLS.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -38,6 +39,9 @@ const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: usize = 256 * 1024;
 
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\nsegue-error: too_many_connections\r\n\r\n";
+
+/// The body of a caller's request.
+pub type RequestBody = EitherBody<server::Body<io::Watched>>;
 
 /// A connection between two periods of use.
 struct Rested {

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::upload::Upload;
@@ -24,7 +23,7 @@ use crate::proxy::service::Service;
 use crate::proxy::worker::Worker;
 use crate::record::{Direction, Exchange, Side};
 use crate::tee::compare::{Digest, End, Head, Outcome};
-use crate::upstream::Lease;
+use crate::upstream::{AnswerBody, AnswerFault, Lease};
 
 /// The body of a response to a caller.
 pub enum Answer {
@@ -37,14 +36,14 @@ pub enum Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     #[error("the instance broke its answer off: {0}")]
-    Broke(#[from] hyper::Error),
+    Broke(#[from] AnswerFault),
     #[error("cut at the drain deadline")]
     Cut,
 }
 
 /// An answer that has begun.
 pub struct Open {
-    pub body: Incoming,
+    pub body: AnswerBody,
     pub lease: Lease<Upload>,
     pub guard: Guard,
     pub service: Rc<Service>,

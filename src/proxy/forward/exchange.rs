@@ -6,26 +6,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Request, Response, Uri};
-use hyper::body::Incoming;
-use tokio::sync::oneshot;
+use http::{Request, Response, StatusCode};
 
 use super::answer::{Open, Times, direction};
-use super::upload::{Upload, UploadFault, UploadState};
+use super::upload::{Release, Upload, UploadFault, UploadState};
 use crate::proxy::classify::Class;
 use crate::proxy::gate::Guard;
 use crate::proxy::gate::local::{Signal, Stage};
 use crate::proxy::respond::Reject;
 use crate::proxy::service::Service;
 use crate::record::Side;
-use crate::upstream::{Lease, SendError, SendFault, Upgraded, Want};
+use crate::upstream::{AnswerBody, Lease, SendError, Want};
 
 /// A write may use a connection that rested less than this: instances close idle connections after
 /// seconds, and a write that meets a closing one cannot be repeated.
 const FRESH_FOR_WRITES: Duration = Duration::from_secs(1);
-/// A connection that rested longer than this may just be closing; a bodiless read then keeps its head
-/// for one retry. Under load connections do not rest that long, and no head is copied.
-const MAY_BE_STALE: Duration = Duration::from_millis(20);
 /// Connections tried for one request that was not sent.
 const UNSENT_ATTEMPTS: usize = 4;
 
@@ -36,21 +31,22 @@ pub struct Exchange {
     pub request: Request<Upload>,
     pub upload: Option<Rc<UploadState>>,
     pub wants_upgrade: bool,
+    /// The body is held back until the instance asks for it.
+    pub release: Option<Release>,
 }
 
 /// The head of an answer is there.
 pub struct Answered {
     pub service: Rc<Service>,
     pub guard: Guard,
-    pub response: Response<Incoming>,
+    pub response: Response<AnswerBody>,
     pub lease: Lease<Upload>,
     pub times: Times,
-    pub upgrade: Option<oneshot::Receiver<Upgraded>>,
 }
 
 impl Exchange {
     pub async fn run(self) -> Result<Answered, Reject> {
-        let Self { service, guard, mut request, upload, wants_upgrade } = self;
+        let Self { service, guard, mut request, upload, wants_upgrade, release } = self;
         let active = guard.admitted.active;
         let is_write = guard.admitted.class == Class::Write;
         let pool = Rc::clone(service.pool(active));
@@ -59,8 +55,12 @@ impl Exchange {
             guard.attach(Rc::clone(upload));
         }
         let mut attempts = 0;
-        let mut spare: Option<Spare> = None;
         let mut retried = false;
+        let informed = |status| {
+            if let (StatusCode::CONTINUE, Some(release)) = (status, &release) {
+                release.now();
+            }
+        };
         loop {
             attempts += 1;
             let now = Instant::now();
@@ -70,23 +70,19 @@ impl Exchange {
                 let mut counts = service.counts.borrow_mut();
                 counts.recorder.connect(Side::Source, direction(active), connect);
             }
-            let repeatable = !retried && request.method().is_safe() && upload.is_none();
-            if repeatable && lease.rested.is_some_and(|rested| rested > MAY_BE_STALE) {
-                spare = Some(Spare::of(&request));
-            }
-            let upgrade = if wants_upgrade { lease.expect_upgrade() } else { None };
+            let repeatable = !retried && request.method().is_safe() && lease.rested.is_some();
             let sent = if lease.connect.is_some() { Instant::now() } else { now };
             guard.enter(Stage::Awaiting, sent);
-            match send(&mut lease, request, &guard).await {
+            match send(&mut lease, request, &informed, &guard).await {
                 Ok(response) => {
                     let first_byte = sent.elapsed();
                     guard.enter(Stage::Answering, sent);
                     let times = Times { sent, first_byte };
-                    return Ok(Answered { service, guard, response, lease, times, upgrade });
+                    return Ok(Answered { service, guard, response, lease, times });
                 }
                 Err(Failed::Signal(signal)) => return Err(signalled(signal, &service)),
                 Err(Failed::Send(failed)) => {
-                    let SendError { error, unsent } = *failed;
+                    let SendError { error, request: whole, unsent, may_be_stale } = *failed;
                     if let Some(fault) = upload.as_deref().and_then(|upload| upload.fault.get()) {
                         return Err(match fault {
                             UploadFault::TooLarge => Reject::BodyTooLarge,
@@ -94,11 +90,11 @@ impl Exchange {
                         });
                     }
                     let untouched = upload.as_deref().is_none_or(|upload| !upload.touched.get());
-                    request = match (unsent, spare.take()) {
-                        (Some(request), _) if attempts < UNSENT_ATTEMPTS && untouched => request,
-                        (None, Some(spare)) if may_be_stale(&error) => {
+                    request = match whole {
+                        Some(request) if unsent && attempts < UNSENT_ATTEMPTS && untouched => request,
+                        Some(request) if may_be_stale && repeatable && upload.is_none() => {
                             retried = true;
-                            spare.request()
+                            request
                         }
                         _ => {
                             lease.failed(Instant::now());
@@ -133,9 +129,10 @@ enum Failed {
 async fn send(
     lease: &mut Lease<Upload>,
     request: Request<Upload>,
+    informed: impl Fn(StatusCode),
     guard: &Guard,
-) -> Result<Response<Incoming>, Failed> {
-    let answer = unless_signalled(guard, lease.send(request)).await.map_err(Failed::Signal)?;
+) -> Result<Response<AnswerBody>, Failed> {
+    let answer = unless_signalled(guard, lease.send(request, informed)).await.map_err(Failed::Signal)?;
     answer.map_err(|error| Failed::Send(Box::new(error)))
 }
 
@@ -147,47 +144,6 @@ async fn unless_signalled<T>(guard: &Guard, step: impl Future<Output = T>) -> Re
         Poll::Pending => guard.poll_signal(cx).map(Err),
     })
     .await
-}
-
-/// The connection was closed before a byte of an answer came: the mark of one that had rested too long.
-fn may_be_stale(fault: &SendFault) -> bool {
-    match fault {
-        SendFault::Http(error) => error.is_incomplete_message() || error.is_closed() || is_reset(error),
-        SendFault::GivenBack | SendFault::BadAuthority => false,
-    }
-}
-
-fn is_reset(error: &hyper::Error) -> bool {
-    use std::error::Error as _;
-    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    io.is_some_and(|io| {
-        matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
-    })
-}
-
-/// The head of a bodiless read, to send it once more.
-struct Spare {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
-impl Spare {
-    fn of(request: &Request<Upload>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        }
-    }
-
-    fn request(self) -> Request<Upload> {
-        let mut request = Request::new(Upload::Empty);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
 }
 
 /// A write whose caller may leave at any time.

@@ -14,7 +14,6 @@ use std::time::Instant;
 
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use self::answer::{Access, Answer, Open, PairSide};
 use self::exchange::{Abandonable, Answered, Exchange};
@@ -24,6 +23,7 @@ use self::upload::{Release, Upload};
 use super::access::{Ending, Entry};
 use super::caller::Caller;
 use super::classify::{Class, Head, Verdict, suspect};
+use super::connection::RequestBody;
 use super::respond::Reject;
 use super::service::{Service, count};
 use super::tunnel::Ticket;
@@ -31,7 +31,7 @@ use crate::config::ByteSize;
 use crate::tee::compare::{self, Outcome};
 
 /// Answers one request of `caller`.
-pub async fn handle(caller: Rc<Caller>, request: Request<Incoming>) -> Response<Answer> {
+pub async fn handle(caller: Rc<Caller>, request: Request<RequestBody>) -> Response<Answer> {
     let mut service = None;
     let now = Instant::now();
     let log = caller.worker.table().plan.access_log.clone();
@@ -63,7 +63,7 @@ pub async fn handle(caller: Rc<Caller>, request: Request<Incoming>) -> Response<
 
 async fn serve(
     caller: &Rc<Caller>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     now: Instant,
     found: &mut Option<Rc<Service>>,
     entry: &mut Option<Box<Entry>>,
@@ -109,13 +109,12 @@ async fn serve(
 
     let mut request = Request::from_parts(parts, upload);
     request.extensions_mut().clear();
-    if scan.expects_continue {
-        hold_for_continue(&mut request);
-    }
-    let exchange = Exchange { service: Rc::clone(&service), guard, request, upload: progress, wants_upgrade };
+    let release = if scan.expects_continue { hold_for_continue(request.body_mut()) } else { None };
+    let exchange =
+        Exchange { service: Rc::clone(&service), guard, request, upload: progress, wants_upgrade, release };
     let answered =
         if class == Class::Write { Abandonable::new(exchange).await } else { exchange.run().await };
-    let Answered { service, guard, response, lease, times, upgrade } = match answered {
+    let Answered { service, guard, response, lease, times } = match answered {
         Ok(answered) => answered,
         Err(reject) => {
             if let Some(outcome) = teed {
@@ -136,10 +135,10 @@ async fn serve(
     edit_answer(parts.status, &mut parts.headers);
     parts.extensions.clear();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(upgrade) = upgrade else {
+        let Some(instance) = lease.take_upgraded().filter(|_| wants_upgrade) else {
             return Err(Reject::Broken("it switched protocols without having been asked".to_owned()));
         };
-        caller.promise(Ticket::new(upgrade, guard, service, lease, &parts.headers));
+        caller.promise(Ticket::new(instance, guard, service, lease, &parts.headers));
         return Ok(Response::from_parts(parts, Answer::Own(None)));
     }
     let access = entry.take().map(|entry| Access { entry, worker: Rc::clone(&caller.worker), bytes: 0 });
@@ -156,15 +155,11 @@ fn exceeds(headers: &http::HeaderMap, max: Option<u64>) -> bool {
 }
 
 /// Invites the caller to send its body only when the instance does.
-fn hold_for_continue(request: &mut Request<Upload>) {
-    if request.body().is_empty() {
-        return;
+fn hold_for_continue(upload: &mut Upload) -> Option<Release> {
+    if upload.is_empty() {
+        return None;
     }
     let (release, released) = Release::channel();
-    request.body_mut().hold_until(released);
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            release.now();
-        }
-    });
+    upload.hold_until(released);
+    Some(release)
 }

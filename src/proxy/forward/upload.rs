@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use crate::proxy::connection::RequestBody;
 use crate::tee::lane::Copied;
 
 /// curl's wait for `100 Continue`; an instance that knows nothing of it gets the body after that.
@@ -24,14 +24,14 @@ pub enum Upload {
 }
 
 pub struct Streaming {
-    body: Incoming,
+    body: RequestBody,
     state: Rc<UploadState>,
     max_bytes: u64,
     hold: Option<Hold>,
     copy: Option<BodyCopy>,
 }
 
-/// What the exchange has to know of its upload: the body itself is hyper's by then.
+/// What the exchange has to know of its upload: the body itself is the connection's by then.
 #[derive(Debug)]
 pub struct UploadState {
     pub bytes: Cell<u64>,
@@ -53,8 +53,8 @@ pub enum UploadFault {
     Broke,
 }
 
-/// Keeps a body back until the instance has said `100 Continue`: hyper would invite the caller to
-/// send as soon as the body is first polled.
+/// Keeps a body back until the instance has said `100 Continue`: the caller is invited to send as soon as
+/// the body is first polled.
 struct Hold {
     /// `None` once nobody can release it: then the final answer came first, and an invitation after
     /// all would contradict it.
@@ -72,7 +72,7 @@ pub struct BodyCopy {
 // === impl Upload ===
 
 impl Upload {
-    pub fn new(body: Incoming, max_bytes: Option<u64>, now: Instant) -> (Self, Option<Rc<UploadState>>) {
+    pub fn new(body: RequestBody, max_bytes: Option<u64>, now: Instant) -> (Self, Option<Rc<UploadState>>) {
         if body.is_end_stream() {
             return (Self::Empty, None);
         }
@@ -237,21 +237,17 @@ impl BodyCopy {
     }
 }
 
-/// Lets go of a held body, once. hyper wants the callback to be `Fn + Send + Sync`.
-#[derive(Debug)]
-pub struct Release(std::sync::Mutex<Option<oneshot::Sender<()>>>);
+/// Lets go of a held body, once.
+pub struct Release(Cell<Option<oneshot::Sender<()>>>);
 
 impl Release {
     pub fn channel() -> (Self, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
-        (Self(std::sync::Mutex::new(Some(sender))), receiver)
+        (Self(Cell::new(Some(sender))), receiver)
     }
 
     pub fn now(&self) {
-        // A poisoned lock means another thread panicked here, which has nothing to release.
-        if let Ok(mut sender) = self.0.lock()
-            && let Some(sender) = sender.take()
-        {
+        if let Some(sender) = self.0.take() {
             let _ = sender.send(());
         }
     }

@@ -11,20 +11,16 @@ use http::header::{EXPECT, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::tee::budget::Permit;
 use crate::tee::compare::{Digest, End, Head, Outcome};
 use crate::tee::skip::Skip;
-use crate::upstream::{ConnectError, Lease, Pool, SendFault, Want};
+use crate::http1::client;
+use crate::upstream::{AnswerBody, AnswerFault, ConnectError, Lease, Pool, SendError, SendFault, Want};
 
 const TEE: HeaderName = HeaderName::from_static("segue-tee");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// A connection that rested this long may have been closed by the shadow at this very moment; the
-/// pair then gets its one retry.
-const FRESH: Duration = Duration::from_millis(20);
-
 /// A request body that is whole already.
 #[derive(Clone, Debug)]
 pub struct Whole(Option<Bytes>);
@@ -106,40 +102,43 @@ pub async fn ask(
             Err(error) => return Leg { connect, retried, ..Leg::unseen(&error) },
         };
         connect = lease.connect.or(connect);
-        // Only a leg that may be repeated needs its head again.
-        let may_retry = !retried && lease.rested.is_some_and(|rested| rested > FRESH);
-        let (now_headers, spare) = if may_retry { (headers.clone(), Some(headers)) } else { (headers, None) };
         let mut request = Request::new(body.clone());
         *request.method_mut() = question.method.clone();
         *request.uri_mut() = Uri::from(question.target.clone());
-        *request.headers_mut() = now_headers;
+        *request.headers_mut() = headers;
         let sent = Instant::now();
         sent_any.set(true);
-        match lease.send(request).await {
+        match lease.send(request, |_| {}).await {
             Ok(response) => {
                 let outcome = read(lease, response, sent, question.max_answer_bytes, permit).await;
                 return Leg { outcome, connect, unseen: None, retried };
             }
-            Err(failed) => match (failed.unsent, spare) {
-                (Some(request), _) if !retried => headers = request.into_parts().0.headers,
-                (None, Some(spare)) => headers = spare,
-                _ => {
-                    let end = if is_malformed(&failed.error) { End::Malformed } else { End::BrokeOff };
-                    return Leg { outcome: Outcome::without_head(end), connect, unseen: None, retried };
-                }
-            },
+            // One retry, where the shadow was not reached or had just closed the connection.
+            Err(SendError { request: Some(request), unsent, may_be_stale, .. })
+                if !retried && (unsent || (may_be_stale && lease.rested.is_some())) =>
+            {
+                headers = request.into_parts().0.headers;
+            }
+            Err(failed) => {
+                let end = if is_malformed(&failed.error) { End::Malformed } else { End::BrokeOff };
+                return Leg { outcome: Outcome::without_head(end), connect, unseen: None, retried };
+            }
         }
         retried = true;
     }
 }
 
 fn is_malformed(fault: &SendFault) -> bool {
-    matches!(fault, SendFault::Http(error) if error.is_parse())
+    match fault {
+        SendFault::Http1(fault) => matches!(fault, client::SendFault::Head(_)),
+        SendFault::Http2(error) => error.is_parse(),
+        SendFault::GivenBack | SendFault::BadAuthority => false,
+    }
 }
 
 async fn read(
     lease: Lease<Whole>,
-    response: Response<Incoming>,
+    response: Response<AnswerBody>,
     sent: Instant,
     max_bytes: u64,
     permit: &Permit,
@@ -177,7 +176,7 @@ async fn read(
     }
 }
 
-async fn next_frame(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+async fn next_frame(body: &mut AnswerBody) -> Option<Result<Frame<Bytes>, AnswerFault>> {
     std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
 }
 

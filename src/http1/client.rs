@@ -1,0 +1,514 @@
+//! A connection to an instance, polled by whoever waits for its answer.
+//!
+//! ```text
+//!  rested ── send ──► head awaited ── head ──► body ── its end ──► rested
+//!                          └──── broken, or dropped early ───┴────► closed
+//! ```
+//!
+//! A request's body goes into a task of its own as soon as it has to wait for anything: the answer may begin,
+//! and may have to be read, before the body has ended.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode, request};
+use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use super::head::{self, HeadError, Length, Progress};
+use super::incoming::{BodyError, Decoder};
+use super::outgoing::{Framing, LengthError, Writer};
+use super::wire::Wire;
+use crate::net::Stream;
+
+/// The largest head of an answer, where the connection does not read less at once.
+const MAX_HEAD: usize = 256 * 1024;
+
+/// Room for a head, taken at once.
+const HEAD_ROOM: usize = 1024;
+
+/// A connection on which one exchange at a time takes place.
+pub struct Connection(RefCell<Inner>);
+
+struct Inner {
+    /// `None` = closed, or handed over to a tunnel.
+    wire: Option<Wire<Stream>>,
+    writer: Writer,
+    progress: Progress,
+    stage: Stage,
+    keeps_alive: bool,
+    /// A head came that is not the final one.
+    informed: bool,
+    write_fault: Option<io::Error>,
+    /// The rest of a request's body.
+    upload: Option<JoinHandle<Result<(), Stuck>>>,
+    max_head: usize,
+    /// One of the connections that the instance may have.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Rested,
+    /// Sent, and not all of the answer's head has come.
+    Awaiting,
+    Answering,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendFault {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the connection was closed before an answer came")]
+    Closed,
+    #[error("the head of the answer: {0}")]
+    Head(#[from] HeadError),
+    #[error("the request's own body broke off")]
+    Upload,
+}
+
+/// A request without an answer.
+pub struct Unanswered<B> {
+    pub fault: SendFault,
+    /// The request, unless its body was begun.
+    pub request: Option<Request<B>>,
+    /// Something of it may have reached the instance.
+    pub on_wire: bool,
+    /// The connection ended before anything of an answer came: the mark of one that had rested too long.
+    pub may_be_stale: bool,
+}
+
+/// Why a request's body does not go on.
+#[derive(Debug)]
+enum Stuck {
+    /// The body itself failed, so nobody can make the request whole.
+    Body,
+    /// It cannot be written. The instance may have answered all the same.
+    Io(io::Error),
+}
+
+/// An answer's body.
+pub struct Body {
+    connection: Rc<Connection>,
+    decoder: Decoder,
+    ended: bool,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// `read_ahead`: the most to read at once, which a head has to fit into.
+    pub fn new(stream: Stream, permit: Option<OwnedSemaphorePermit>, read_ahead: Option<usize>) -> Rc<Self> {
+        Rc::new(Self(RefCell::new(Inner {
+            wire: Some(Wire::new(stream, read_ahead)),
+            writer: Writer::default(),
+            progress: Progress::default(),
+            stage: Stage::Rested,
+            keeps_alive: true,
+            informed: false,
+            write_fault: None,
+            upload: None,
+            max_head: read_ahead.unwrap_or(MAX_HEAD),
+            permit,
+        })))
+    }
+
+    /// Whether another request may be sent: the last exchange ended well, and the instance has not closed
+    /// the connection since.
+    pub fn is_open(&self) -> bool {
+        let inner = &mut *self.0.borrow_mut();
+        let Some(wire) = &mut inner.wire else { return false };
+        if inner.stage != Stage::Rested || !inner.keeps_alive || !wire.buffer.is_empty() {
+            return false;
+        }
+        // A system call only where the system has said that there is something. Whatever that is, nobody
+        // asked for it.
+        wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// The stream and what was read of it, after a `101`. The connection is no more.
+    pub fn take_upgraded(&self) -> Option<(Stream, Bytes)> {
+        let inner = &mut *self.0.borrow_mut();
+        inner.permit = None;
+        let wire = inner.wire.take()?;
+        Some((wire.stream, wire.buffer.freeze()))
+    }
+
+    /// Sends `request` and waits for the head of its answer; `informed` hears of those that come before it.
+    /// Dropping the future closes the connection.
+    pub async fn send<B>(
+        self: &Rc<Self>,
+        request: Request<B>,
+        informed: impl Fn(StatusCode),
+    ) -> Result<Response<Body>, Unanswered<B>>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + 'static,
+    {
+        let unless_answered = CloseOnDrop(self);
+        let (parts, body) = request.into_parts();
+        let is_head = parts.method == Method::HEAD;
+        let mut spare = None;
+        let sent = if body.is_end_stream() {
+            self.0.borrow_mut().begin(&parts, None);
+            spare = Some((parts, body));
+            poll_fn(|cx| self.0.borrow_mut().poll_write(cx)).await.map_err(SendFault::Io)
+        } else {
+            let framing = self.0.borrow_mut().begin(&parts, Some(body.size_hint()));
+            self.upload(Upload { connection: Rc::clone(self), body, framing, ended: false }).await
+        };
+        let answered = match sent {
+            Ok(()) => poll_fn(|cx| self.0.borrow_mut().poll_head(&informed, cx)).await,
+            Err(fault) => Err(fault),
+        };
+        let begun = answered.and_then(|mut response| {
+            let decoder = self.0.borrow_mut().begin_body(&mut response, is_head)?;
+            Ok((response, decoder))
+        });
+        match begun {
+            Ok((response, decoder)) => {
+                unless_answered.disarm();
+                let ended = decoder.is_at_end();
+                if ended && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    self.0.borrow_mut().end();
+                }
+                Ok(response.map(|()| Body { connection: Rc::clone(self), decoder, ended }))
+            }
+            Err(fault) => {
+                let inner = self.0.borrow();
+                let silent = !inner.informed && inner.wire.as_ref().is_none_or(|wire| wire.buffer.is_empty());
+                Err(Unanswered {
+                    may_be_stale: silent && fault.is_end_of_connection(),
+                    fault,
+                    request: spare.map(|(parts, body)| Request::from_parts(parts, body)),
+                    on_wire: inner.writer.began,
+                })
+            }
+        }
+    }
+
+    /// What of the body is there already goes out with the head; the rest goes out by itself.
+    async fn upload<B>(&self, mut upload: Upload<B>) -> Result<(), SendFault>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + 'static,
+    {
+        match poll_fn(|cx| Poll::Ready(Pin::new(&mut upload).poll(cx))).await {
+            Poll::Ready(Ok(())) => Ok(()),
+            Poll::Ready(Err(stuck)) => self.0.borrow_mut().stuck(stuck),
+            Poll::Pending => {
+                self.0.borrow_mut().upload = Some(tokio::task::spawn_local(upload));
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives back the memory that only an exchange needs.
+    pub fn release(&self) {
+        let inner = &mut *self.0.borrow_mut();
+        inner.writer.release();
+        if let Some(wire) = &mut inner.wire {
+            wire.release();
+        }
+    }
+}
+
+/// Closes the connection of an exchange that does not come to its answer.
+struct CloseOnDrop<'a>(&'a Connection);
+
+impl CloseOnDrop<'_> {
+    fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.0.borrow_mut().close();
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Writes the head, in memory. `body`: what is known of the size of a body that is still to come.
+    fn begin(&mut self, parts: &request::Parts, body: Option<SizeHint>) -> Framing {
+        self.stage = Stage::Awaiting;
+        self.informed = false;
+        self.write_fault = None;
+        let writer = &mut self.writer;
+        writer.began = false;
+        let out = &mut writer.head;
+        out.reserve(HEAD_ROOM);
+        head::write_request_line(out, &parts.method, &parts.uri);
+        head::write_headers(out, &parts.headers);
+        let announced = parts.headers.get(CONTENT_LENGTH).and_then(head::number);
+        let framing = match (body, announced) {
+            (None, Some(_)) => Framing::Known(0),
+            (None, None) => {
+                if matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+                    head::write_length(out, 0);
+                }
+                Framing::Known(0)
+            }
+            (Some(_), Some(length)) => Framing::Known(length),
+            (Some(hint), None) => {
+                if let Some(length) = hint.exact() {
+                    head::write_length(out, length);
+                    Framing::Known(length)
+                } else {
+                    head::write_header(out, TRANSFER_ENCODING.as_str(), b"chunked");
+                    Framing::Chunked
+                }
+            }
+        };
+        out.extend_from_slice(b"\r\n");
+        framing
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Some(wire) => self.writer.poll_write(&mut wire.stream, cx),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn stuck(&mut self, stuck: Stuck) -> Result<(), SendFault> {
+        match stuck {
+            Stuck::Body => Err(SendFault::Upload),
+            Stuck::Io(error) => {
+                self.write_fault = Some(error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks after the task that sends the body.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), SendFault> {
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        let Poll::Ready(ended) = Pin::new(upload).poll(cx) else { return Ok(()) };
+        self.upload = None;
+        match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(stuck)) => self.stuck(stuck),
+            Err(_) => Err(SendFault::Upload),
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        informed: &impl Fn(StatusCode),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, SendFault>> {
+        if let Err(fault) = self.poll_upload(cx) {
+            return Poll::Ready(Err(fault));
+        }
+        let Some(wire) = &mut self.wire else { return Poll::Ready(Err(SendFault::Closed)) };
+        loop {
+            match head::parse_response(&mut wire.buffer, &mut self.progress) {
+                Ok(Some(response)) => {
+                    let status = response.status();
+                    if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                        return Poll::Ready(Ok(response));
+                    }
+                    self.informed = true;
+                    informed(status);
+                    continue;
+                }
+                Ok(None) if wire.buffer.len() >= self.max_head => {
+                    return Poll::Ready(Err(HeadError::TooLarge.into()));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+            match ready!(wire.poll_fill(cx)) {
+                Ok(0) => {
+                    let fault = self.write_fault.take().map_or(SendFault::Closed, SendFault::Io);
+                    return Poll::Ready(Err(fault));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn begin_body(&mut self, response: &mut Response<()>, is_head: bool) -> Result<Decoder, HeadError> {
+        self.stage = Stage::Answering;
+        let (status, version) = (response.status(), response.version());
+        let headers = response.headers_mut();
+        self.keeps_alive = head::keeps_alive(version, headers);
+        let announced = head::announced(version, headers)?;
+        if announced == Some(Length::Chunked) {
+            // It says nothing beside a coding (RFC 9112 §6.3), and must not be passed on with it.
+            headers.remove(CONTENT_LENGTH);
+        }
+        let bodiless = is_head
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if bodiless {
+            return Ok(Decoder::EMPTY);
+        }
+        self.keeps_alive &= announced.is_some();
+        Ok(Decoder::of(announced.unwrap_or(Length::UntilClose)))
+    }
+
+    /// The answer has come to its end.
+    fn end(&mut self) {
+        let sent = self.upload.as_ref().is_none_or(JoinHandle::is_finished);
+        let clean = self.wire.as_ref().is_some_and(|wire| wire.buffer.is_empty());
+        if self.keeps_alive && sent && clean && self.write_fault.is_none() {
+            self.upload = None;
+            self.stage = Stage::Rested;
+        } else {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        self.wire = None;
+        self.permit = None;
+        if let Some(upload) = self.upload.take() {
+            upload.abort();
+        }
+    }
+}
+
+// === impl SendFault ===
+
+impl SendFault {
+    fn is_end_of_connection(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+            }
+            Self::Head(_) | Self::Upload => false,
+        }
+    }
+}
+
+/// Sends a request's head and body.
+struct Upload<B> {
+    connection: Rc<Connection>,
+    body: B,
+    framing: Framing,
+    /// All of the body is in the writer.
+    ended: bool,
+}
+
+impl<B> Future for Upload<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    type Output = Result<(), Stuck>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Stuck>> {
+        let this = self.get_mut();
+        loop {
+            let mut starved = false;
+            if !this.ended && !this.connection.0.borrow().writer.is_full() {
+                match Pin::new(&mut this.body).poll_frame(cx) {
+                    Poll::Pending => starved = true,
+                    Poll::Ready(frame) => this.take(frame)?,
+                }
+            }
+            ready!(this.connection.0.borrow_mut().poll_write(cx)).map_err(Stuck::Io)?;
+            if this.ended {
+                return Poll::Ready(Ok(()));
+            }
+            if starved {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<B> Upload<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    fn take(&mut self, frame: Option<Result<Frame<Bytes>, B::Error>>) -> Result<(), Stuck> {
+        let writer = &mut self.connection.0.borrow_mut().writer;
+        let taken = match frame {
+            Some(Ok(frame)) => writer.push(&mut self.framing, frame),
+            Some(Err(_)) => return Err(Stuck::Body),
+            None => {
+                self.ended = true;
+                return writer.finish(&mut self.framing).map_err(Stuck::from);
+            }
+        };
+        if taken.is_ok() && self.body.is_end_stream() {
+            self.ended = true;
+            writer.finish(&mut self.framing)?;
+        }
+        taken.map_err(Stuck::from)
+    }
+}
+
+impl From<LengthError> for Stuck {
+    fn from(_: LengthError) -> Self {
+        Self::Body
+    }
+}
+
+// === impl Body ===
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let inner = &mut *this.connection.0.borrow_mut();
+        if inner.poll_upload(cx).is_err() {
+            this.ended = true;
+            inner.close();
+            return Poll::Ready(Some(Err(BodyError::Upload)));
+        }
+        let Some(wire) = &mut inner.wire else {
+            this.ended = true;
+            return Poll::Ready(Some(Err(BodyError::Closed)));
+        };
+        let polled = ready!(this.decoder.poll_frame(wire, cx));
+        match &polled {
+            Some(Ok(_)) if !this.decoder.is_at_end() => {}
+            Some(Ok(_)) | None => {
+                this.ended = true;
+                inner.end();
+            }
+            Some(Err(_)) => {
+                this.ended = true;
+                inner.close();
+            }
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.ended { SizeHint::with_exact(0) } else { self.decoder.size_hint() }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.0.borrow_mut().close();
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Heads: what `httparse` found, as `http`'s types, and back onto the wire.
+//!
+//! Values share the buffer that they were read into; nothing but unusual names is copied.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use httparse::Status;
+
+/// Headers that are parsed into room on the stack; more is rare, and gets room of its own.
+const USUAL_HEADERS: usize = 64;
+/// Twice what the largest setting for callers lets through, and far beyond what instances send.
+const MOST_HEADERS: usize = 2_000;
+/// Room for the forwarding headers that a request gets, so that its map does not grow for them.
+const ADDED_HEADERS: usize = 5;
+/// What `http::Uri` can hold.
+const MAX_TARGET: usize = u16::MAX as usize - 1;
+
+/// Why bytes are no head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    #[error("malformed: {0}")]
+    Malformed(httparse::Error),
+    #[error("a request target that is no URI")]
+    Target,
+    #[error("the request target is longer than 64 KiB")]
+    TargetTooLong,
+    #[error("a status outside 100 to 999")]
+    Status,
+    #[error("the header section is too large")]
+    TooLarge,
+    #[error("too many headers")]
+    TooManyHeaders,
+    #[error("Content-Length is not one number")]
+    ContentLength,
+    #[error("Transfer-Encoding in HTTP/1.0")]
+    CodingInHttp10,
+    #[error("Transfer-Encoding does not end in chunked")]
+    Coding,
+}
+
+/// How far a head that is still arriving was looked at, so that one which comes in a byte at a time
+/// is not parsed again for each of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress(usize);
+
+impl Progress {
+    /// Whether `buffer` may hold a whole head.
+    fn is_worth_parsing(self, buffer: &[u8]) -> bool {
+        if self.0 == 0 {
+            return !buffer.is_empty();
+        }
+        // The empty line may have begun in what was there before.
+        let fresh = buffer.get(self.0.saturating_sub(3)..).unwrap_or_default();
+        fresh.windows(2).any(|pair| pair == b"\n\n") || fresh.windows(3).any(|three| three == b"\n\r\n")
+    }
+}
+
+/// A part of the buffer: where it begins, and its length. Heads are far smaller than 4 GiB.
+type Span = (u32, u32);
+
+fn span(base: &[u8], part: &[u8]) -> Span {
+    let from = (part.as_ptr() as usize).wrapping_sub(base.as_ptr() as usize);
+    (from as u32, part.len() as u32)
+}
+
+fn cut(head: &Bytes, (from, length): Span) -> Bytes {
+    head.slice(from as usize..(from + length) as usize)
+}
+
+/// A head that was found at the beginning of a buffer, before it is taken out of there.
+struct Found<L> {
+    length: usize,
+    line: L,
+    headers: usize,
+}
+
+/// Finds a head with room for [`USUAL_HEADERS`], takes it out of `buffer` and makes `http`'s types of it.
+fn parse<L, T>(
+    buffer: &mut BytesMut,
+    progress: &mut Progress,
+    find: impl for<'b, 'h> Fn(
+        &'b [u8],
+        &'h mut [MaybeUninit<httparse::Header<'b>>],
+        &mut [(Span, Span)],
+    ) -> Result<Status<Found<L>>, HeadError>,
+    make: impl FnOnce(L, &Bytes) -> Result<T, HeadError>,
+) -> Result<Option<(T, HeaderMap)>, HeadError> {
+    if !progress.is_worth_parsing(buffer) {
+        progress.0 = buffer.len();
+        return Ok(None);
+    }
+    let mut usual = [((0, 0), (0, 0)); USUAL_HEADERS];
+    let mut many = Vec::new();
+    let found = match find(buffer, &mut [MaybeUninit::uninit(); USUAL_HEADERS], &mut usual) {
+        Err(HeadError::TooManyHeaders) => {
+            many.resize(MOST_HEADERS, ((0, 0), (0, 0)));
+            find(buffer, &mut vec![MaybeUninit::uninit(); MOST_HEADERS], &mut many)?
+        }
+        found => found?,
+    };
+    let Status::Complete(Found { length, line, headers }) = found else {
+        progress.0 = buffer.len();
+        return Ok(None);
+    };
+    *progress = Progress::default();
+    let head = buffer.split_to(length).freeze();
+    let made = make(line, &head)?;
+    let mut map = HeaderMap::with_capacity(headers + ADDED_HEADERS);
+    let spans = if many.is_empty() { usual.as_slice() } else { many.as_slice() };
+    for &(name, value) in spans.iter().take(headers) {
+        let name = HeaderName::from_bytes(head.get(name.0 as usize..(name.0 + name.1) as usize).unwrap_or(&[]))
+            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderName))?;
+        let value = HeaderValue::from_maybe_shared(cut(&head, value))
+            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderValue))?;
+        map.try_append(name, value).map_err(|_| HeadError::TooManyHeaders)?;
+    }
+    Ok(Some((made, map)))
+}
+
+fn note(base: &[u8], headers: &[httparse::Header<'_>], spans: &mut [(Span, Span)]) -> usize {
+    for (header, spans) in headers.iter().zip(spans) {
+        *spans = (span(base, header.name.as_bytes()), span(base, header.value));
+    }
+    headers.len()
+}
+
+fn malformed(error: httparse::Error) -> HeadError {
+    match error {
+        httparse::Error::TooManyHeaders => HeadError::TooManyHeaders,
+        error => HeadError::Malformed(error),
+    }
+}
+
+fn version(minor: Option<u8>) -> Version {
+    if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 }
+}
+
+/// Takes a request's head out of `buffer`; `None` = it is not all there.
+pub fn parse_request(
+    buffer: &mut BytesMut,
+    progress: &mut Progress,
+) -> Result<Option<Request<()>>, HeadError> {
+    let parsed = parse(
+        buffer,
+        progress,
+        |bytes, headers, spans| {
+            let mut request = httparse::Request::new(&mut []);
+            match request.parse_with_uninit_headers(bytes, headers).map_err(malformed)? {
+                Status::Partial => Ok(Status::Partial),
+                Status::Complete(length) => {
+                    let (Some(method), Some(target)) = (request.method, request.path) else {
+                        return Err(HeadError::Target);
+                    };
+                    let method = Method::from_bytes(method.as_bytes())
+                        .map_err(|_| HeadError::Malformed(httparse::Error::Token))?;
+                    if target.len() > MAX_TARGET {
+                        return Err(HeadError::TargetTooLong);
+                    }
+                    let line = (method, span(bytes, target.as_bytes()), version(request.version));
+                    let headers = note(bytes, request.headers, spans);
+                    Ok(Status::Complete(Found { length, line, headers }))
+                }
+            }
+        },
+        |(method, target, version), head| {
+            let target = Uri::from_maybe_shared(cut(head, target)).map_err(|_| HeadError::Target)?;
+            Ok((method, target, version))
+        },
+    )?;
+    let Some(((method, target, version), headers)) = parsed else { return Ok(None) };
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = target;
+    *request.version_mut() = version;
+    *request.headers_mut() = headers;
+    Ok(Some(request))
+}
+
+/// Takes an answer's head out of `buffer`; `None` = it is not all there.
+pub fn parse_response(
+    buffer: &mut BytesMut,
+    progress: &mut Progress,
+) -> Result<Option<Response<()>>, HeadError> {
+    let parsed = parse(
+        buffer,
+        progress,
+        |bytes, headers, spans| {
+            let mut response = httparse::Response::new(&mut []);
+            let config = httparse::ParserConfig::default();
+            let parsed = config.parse_response_with_uninit_headers(&mut response, bytes, headers);
+            match parsed.map_err(malformed)? {
+                Status::Partial => Ok(Status::Partial),
+                Status::Complete(length) => {
+                    let code = response.code.unwrap_or_default();
+                    let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
+                    let headers = note(bytes, response.headers, spans);
+                    let line = (status, version(response.version));
+                    Ok(Status::Complete(Found { length, line, headers }))
+                }
+            }
+        },
+        |line, _| Ok(line),
+    )?;
+    let Some(((status, version), headers)) = parsed else { return Ok(None) };
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.version_mut() = version;
+    *response.headers_mut() = headers;
+    Ok(Some(response))
+}
+
+/// Takes a trailer section, up to its empty line, out of `buffer`; `None` = it is not all there.
+pub fn parse_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, HeadError> {
+    let mut room = [httparse::EMPTY_HEADER; USUAL_HEADERS];
+    let (length, map) = match httparse::parse_headers(buffer, &mut room).map_err(malformed)? {
+        Status::Partial => return Ok(None),
+        Status::Complete((length, headers)) => {
+            let mut map = HeaderMap::with_capacity(headers.len());
+            for header in headers {
+                let name = HeaderName::from_bytes(header.name.as_bytes());
+                let value = HeaderValue::from_bytes(header.value);
+                let (Ok(name), Ok(value)) = (name, value) else {
+                    return Err(HeadError::Malformed(httparse::Error::HeaderName));
+                };
+                map.try_append(name, value).map_err(|_| HeadError::TooManyHeaders)?;
+            }
+            (length, map)
+        }
+    };
+    bytes::Buf::advance(buffer, length);
+    Ok(Some(map))
+}
+
+/// How the end of a message's body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    Known(u64),
+    Chunked,
+    /// Where the connection ends.
+    UntilClose,
+}
+
+/// What the headers say of the body (RFC 9112 §6.3); `None` = nothing. Equal lengths that were said more than once are
+/// made one.
+///
+/// A transfer coding outranks a length; whether both together are let through is not decided here.
+pub fn announced(version: Version, headers: &mut HeaderMap) -> Result<Option<Length>, HeadError> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        if version == Version::HTTP_10 {
+            return Err(HeadError::CodingInHttp10);
+        }
+        let last = headers.get_all(TRANSFER_ENCODING).iter().next_back();
+        let coding = last.and_then(|value| value.as_bytes().rsplit(|&byte| byte == b',').next());
+        return if coding.is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+            Ok(Some(Length::Chunked))
+        } else {
+            Err(HeadError::Coding)
+        };
+    }
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    let length = number(first).ok_or(HeadError::ContentLength)?;
+    let mut repeated = false;
+    for value in values {
+        if number(value) != Some(length) {
+            return Err(HeadError::ContentLength);
+        }
+        repeated = true;
+    }
+    if repeated {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(Some(Length::Known(length)))
+}
+
+/// Digits alone: no sign, no blank, no list.
+pub fn number(value: &HeaderValue) -> Option<u64> {
+    let digits = value.as_bytes();
+    if digits.is_empty() || digits.len() > 19 {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |sum, digit| {
+        digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0'))
+    })
+}
+
+/// Whether the sender keeps the connection open after this message.
+pub fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+    let mut keeps = version == Version::HTTP_11;
+    for value in headers.get_all(http::header::CONNECTION) {
+        for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            keeps |= token.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    keeps
+}
+
+/// `GET /x HTTP/1.1`, and its end.
+pub fn write_request_line(out: &mut BytesMut, method: &Method, target: &Uri) {
+    out.extend_from_slice(method.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    let path = target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    // `*` and an empty path come as they are and as `/`.
+    out.extend_from_slice(if path.is_empty() { b"/" } else { path.as_bytes() });
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
+/// `HTTP/1.1 200 OK`, and its end. Segue says that it speaks 1.1 to whoever asks (RFC 9110 §6.2).
+pub fn write_status_line(out: &mut BytesMut, status: StatusCode) {
+    if status == StatusCode::OK {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return;
+    }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+pub fn write_headers(out: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        write_header(out, name.as_str(), value.as_bytes());
+    }
+}
+
+pub fn write_length(out: &mut BytesMut, bytes: u64) {
+    write_header(out, CONTENT_LENGTH.as_str(), HeaderValue::from(bytes).as_bytes());
+}
+
+pub fn write_header(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,448 @@
+//! A caller's connection: requests come out of it, answers go into it, one at a time.
+//!
+//! The body of a request is read by whoever forwards it, straight from the socket; the connection's own task
+//! watches meanwhile whether the caller is still there.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::date::Date;
+use super::head::{self, HeadError, Progress};
+use super::incoming::{BodyError, Decoder};
+use super::outgoing::{Framing, LengthError, Writer};
+use super::wire::Wire;
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// Room for a head, taken at once.
+const HEAD_ROOM: usize = 1024;
+
+pub struct Connection<S>(Rc<Shared<S>>);
+
+type Shared<S> = RefCell<Inner<S>>;
+
+struct Inner<S> {
+    /// `None` = taken apart.
+    wire: Option<Wire<S>>,
+    writer: Writer,
+    progress: Progress,
+    max_head: usize,
+    date: Date,
+    /// What of the request's body is still to come.
+    decoder: Decoder,
+    /// Nobody wants it.
+    unwanted: bool,
+    /// The caller waits for `100 Continue` before it sends its body.
+    expects: bool,
+    /// Its answer has begun.
+    answering: bool,
+    is_head: bool,
+    version: Version,
+    keeps_alive: bool,
+    /// The caller went away in the middle of its body.
+    gone: bool,
+    /// The connection's own task, while somebody else reads the body.
+    watcher: Option<Waker>,
+    /// Whoever reads the body.
+    reader: Option<Waker>,
+}
+
+/// Why a connection cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the caller left in the middle of a head")]
+    Incomplete,
+    #[error("a head that is not HTTP/1.1: {0}")]
+    Head(#[from] HeadError),
+    #[error("a head that did not come in time")]
+    TooSlow,
+    #[error("the answer broke off")]
+    Answer,
+}
+
+/// A request's body.
+pub struct Body<S> {
+    shared: Rc<Shared<S>>,
+    ended: bool,
+}
+
+/// An answer that is being written.
+pub struct Answering<B> {
+    body: B,
+    framing: Framing,
+    ended: bool,
+}
+
+/// What follows an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Request,
+    Close,
+}
+
+// === impl Connection ===
+
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// `max_head`: bytes of a head.
+    pub fn new(stream: S, max_head: usize) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            wire: Some(Wire::new(stream, None)),
+            writer: Writer::default(),
+            progress: Progress::default(),
+            max_head,
+            date: Date::default(),
+            decoder: Decoder::EMPTY,
+            unwanted: false,
+            expects: false,
+            answering: false,
+            is_head: false,
+            version: Version::HTTP_11,
+            keeps_alive: true,
+            gone: false,
+            watcher: None,
+            reader: None,
+        })))
+    }
+
+    /// The next request; `None` = the caller closed the connection between two.
+    pub fn poll_request(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Request<Body<S>>>, Fault>> {
+        let request = ready!(self.0.borrow_mut().poll_request(cx));
+        Poll::Ready(request.map(|request| {
+            let request = request?;
+            let ended = self.0.borrow().decoder.is_at_end();
+            Some(request.map(|()| Body { shared: Rc::clone(&self.0), ended }))
+        }))
+    }
+
+    /// Whether nothing of a next request has come.
+    pub fn is_quiet(&self) -> bool {
+        self.0.borrow().wire.as_ref().is_none_or(|wire| wire.buffer.is_empty())
+    }
+
+    /// Ready when the caller has left in the middle of its exchange. What it sends ahead is read once and kept, and
+    /// hides its leaving.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let inner = &mut *self.0.borrow_mut();
+        if inner.gone {
+            return Poll::Ready(());
+        }
+        let Some(wire) = &mut inner.wire else { return Poll::Pending };
+        if !inner.decoder.is_at_end() {
+            // Whoever reads the body finds out, and says so.
+            if inner.watcher.as_ref().is_none_or(|watcher| !watcher.will_wake(cx.waker())) {
+                inner.watcher = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        if !wire.buffer.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(wire.poll_fill(cx)) {
+            Ok(0) | Err(_) => {
+                inner.gone = true;
+                Poll::Ready(())
+            }
+            Ok(_) => Poll::Pending,
+        }
+    }
+
+    /// Begins an answer; it is written by [`Self::poll_answer`]. `close`: the connection ends with it.
+    pub fn begin<B>(&self, response: Response<B>, close: bool) -> Answering<B>
+    where
+        B: http_body::Body<Data = Bytes>,
+    {
+        let (parts, body) = response.into_parts();
+        let hint = (!body.is_end_stream()).then(|| body.size_hint());
+        let framing = self.0.borrow_mut().write_head(parts.status, &parts.headers, hint, close);
+        Answering { body, ended: framing.is_none(), framing: framing.unwrap_or(Framing::Known(0)) }
+    }
+
+    /// Writes an answer to its end.
+    pub fn poll_answer<B>(
+        &self,
+        answering: &mut Answering<B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Next, Fault>>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        loop {
+            let mut starved = false;
+            if !answering.ended && !self.0.borrow().writer.is_full() {
+                match Pin::new(&mut answering.body).poll_frame(cx) {
+                    Poll::Pending => starved = true,
+                    Poll::Ready(frame) => {
+                        answering.take(frame, &mut self.0.borrow_mut().writer)?;
+                    }
+                }
+            }
+            ready!(self.0.borrow_mut().poll_write(cx))?;
+            if answering.ended {
+                return Poll::Ready(Ok(self.0.borrow_mut().end()));
+            }
+            if starved {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes the connection apart: its stream, and what was read of it and not used.
+    pub fn into_parts(self) -> Option<(S, Bytes)> {
+        let wire = self.0.borrow_mut().wire.take()?;
+        Some((wire.stream, wire.buffer.freeze()))
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        let inner = &mut *self.0.borrow_mut();
+        inner.wire = None;
+        // A body may outlive its connection, in a write whose caller has left.
+        if let Some(reader) = inner.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+// === impl Inner ===
+
+impl<S> Inner<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Request<()>>, Fault>> {
+        let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(None)) };
+        loop {
+            if let Some(mut request) = head::parse_request(&mut wire.buffer, &mut self.progress)? {
+                self.accept(&mut request)?;
+                return Poll::Ready(Ok(Some(request)));
+            }
+            if wire.buffer.len() >= self.max_head {
+                return Poll::Ready(Err(HeadError::TooLarge.into()));
+            }
+            if wire.buffer.is_empty() {
+                self.progress = Progress::default();
+            }
+            match ready!(wire.poll_fill(cx))? {
+                // Empty lines between requests are no head (RFC 9112 §2.2).
+                0 if wire.buffer.iter().all(|byte| b"\r\n".contains(byte)) => return Poll::Ready(Ok(None)),
+                0 => return Poll::Ready(Err(Fault::Incomplete)),
+                _ => {}
+            }
+        }
+    }
+
+    fn accept(&mut self, request: &mut Request<()>) -> Result<(), HeadError> {
+        self.version = request.version();
+        self.is_head = request.method() == Method::HEAD;
+        self.keeps_alive = head::keeps_alive(self.version, request.headers());
+        self.answering = false;
+        self.unwanted = false;
+        let announced = match head::announced(self.version, request.headers_mut()) {
+            // Refused by whoever gets it, with an answer of its own; where its body ends is unknown.
+            Err(HeadError::Coding) => {
+                self.keeps_alive = false;
+                None
+            }
+            announced => announced?,
+        };
+        if announced.is_some() && request.headers().contains_key(CONTENT_LENGTH) {
+            // Beside a coding it is how requests are smuggled; whatever is answered, nothing may follow.
+            self.keeps_alive &= !request.headers().contains_key(TRANSFER_ENCODING);
+        }
+        self.decoder = announced.map_or(Decoder::EMPTY, Decoder::of);
+        let invited = request.headers().get(EXPECT).is_some_and(|value| {
+            self.version == Version::HTTP_11 && value.as_bytes().eq_ignore_ascii_case(b"100-continue")
+        });
+        self.expects = invited && !self.decoder.is_at_end();
+        Ok(())
+    }
+
+    /// Writes an answer's head, in memory. `None` = nothing follows it.
+    fn write_head(
+        &mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        hint: Option<SizeHint>,
+        close: bool,
+    ) -> Option<Framing> {
+        self.answering = true;
+        self.expects = false;
+        if self.unwanted {
+            self.skip_body();
+        }
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+        let never_has_body = status.is_informational() || status == StatusCode::NO_CONTENT;
+        let has_body = !self.is_head && !never_has_body && status != StatusCode::NOT_MODIFIED;
+        let announced = headers.get(CONTENT_LENGTH).and_then(head::number);
+        let known = announced.or_else(|| hint.as_ref().map_or(Some(0), SizeHint::exact));
+        let framing = match known {
+            Some(bytes) => Framing::Known(bytes),
+            None if self.version == Version::HTTP_11 => Framing::Chunked,
+            None => Framing::UntilClose,
+        };
+        self.keeps_alive &= !close && !(self.unwanted && !self.decoder.is_at_end());
+        self.keeps_alive &= !has_body || framing != Framing::UntilClose;
+
+        let out = &mut self.writer.head;
+        out.reserve(HEAD_ROOM);
+        head::write_status_line(out, status);
+        if never_has_body && headers.contains_key(CONTENT_LENGTH) {
+            for (name, value) in headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH) {
+                head::write_header(out, name.as_str(), value.as_bytes());
+            }
+        } else {
+            head::write_headers(out, headers);
+        }
+        match framing {
+            Framing::Known(bytes) if has_body && announced.is_none() => head::write_length(out, bytes),
+            Framing::Chunked if has_body => head::write_header(out, TRANSFER_ENCODING.as_str(), b"chunked"),
+            _ => {}
+        }
+        if !switches {
+            match (self.version, self.keeps_alive) {
+                (Version::HTTP_10, true) => head::write_header(out, CONNECTION.as_str(), b"keep-alive"),
+                (_, true) => {}
+                (_, false) => head::write_header(out, CONNECTION.as_str(), b"close"),
+            }
+            // RFC 9110 §6.6.1: whoever passes an answer on without a date adds one.
+            if !headers.contains_key(DATE) {
+                head::write_header(out, DATE.as_str(), self.date.now().as_bytes());
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+        (has_body && (hint.is_some() || framing != Framing::Known(0))).then_some(framing)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Some(wire) => self.writer.poll_write(&mut wire.stream, cx),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Drops what of an unwanted body has come already: if that is all, the connection can go on.
+    fn skip_body(&mut self) {
+        if let Some(wire) = &mut self.wire {
+            self.decoder.skip(&mut wire.buffer);
+        }
+    }
+
+    fn end(&mut self) -> Next {
+        if self.unwanted {
+            self.skip_body();
+        }
+        if self.keeps_alive && self.decoder.is_at_end() && !self.gone { Next::Request } else { Next::Close }
+    }
+}
+
+// === impl Answering ===
+
+impl<B> Answering<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    fn take(&mut self, frame: Option<Result<Frame<Bytes>, B::Error>>, writer: &mut Writer) -> Result<(), Fault> {
+        match frame {
+            Some(Ok(frame)) => {
+                writer.push(&mut self.framing, frame)?;
+                if self.body.is_end_stream() {
+                    self.ended = true;
+                    writer.finish(&mut self.framing)?;
+                }
+            }
+            Some(Err(_)) => return Err(Fault::Answer),
+            None => {
+                self.ended = true;
+                writer.finish(&mut self.framing)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<LengthError> for Fault {
+    fn from(_: LengthError) -> Self {
+        Self::Answer
+    }
+}
+
+// === impl Body ===
+
+impl<S> http_body::Body for Body<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let inner = &mut *this.shared.borrow_mut();
+        let Some(wire) = &mut inner.wire else {
+            this.ended = true;
+            return Poll::Ready(Some(Err(BodyError::Closed)));
+        };
+        if std::mem::take(&mut inner.expects) {
+            inner.writer.head.extend_from_slice(CONTINUE);
+        }
+        if !inner.answering && !inner.writer.is_empty() {
+            // Should it not go out now, reading waits in vain, and so comes back here.
+            let _ = inner.writer.poll_write(&mut wire.stream, cx);
+        }
+        let Poll::Ready(polled) = inner.decoder.poll_frame(wire, cx) else {
+            if inner.reader.as_ref().is_none_or(|reader| !reader.will_wake(cx.waker())) {
+                inner.reader = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        };
+        match &polled {
+            Some(Ok(_)) => this.ended = inner.decoder.is_at_end(),
+            None => this.ended = true,
+            Some(Err(error)) => {
+                this.ended = true;
+                inner.gone = matches!(error, BodyError::Incomplete | BodyError::Io(_));
+            }
+        }
+        if this.ended && let Some(watcher) = inner.watcher.take() {
+            // It watches the socket itself from now on.
+            watcher.wake();
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.ended { SizeHint::with_exact(0) } else { self.shared.borrow().decoder.size_hint() }
+    }
+}
+
+impl<S> Drop for Body<S> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.shared.borrow_mut().unwanted = true;
+        }
+    }
+}
