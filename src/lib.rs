@@ -28,6 +28,7 @@ pub mod load;
 pub mod origin;
 
 // What everything stands on.
+pub mod allocator;
 pub mod config;
 pub mod credentials;
 pub mod http1;

@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-/// Returns memory to the system when connections end, and allocates without a lock across threads.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     segue::cli::main()
 }

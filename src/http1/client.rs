@@ -16,13 +16,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, request};
 use http_body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
-use super::head::{self, HeadError, Length, Progress};
+use super::head::{self, HeadError, Length, Progress, Signs};
 use super::incoming::{BodyError, Decoder};
 use super::outgoing::{Framing, LengthError, Writer};
 use super::wire::Wire;
@@ -42,6 +42,8 @@ struct Inner {
     wire: Option<Wire<Stream>>,
     writer: Writer,
     progress: Progress,
+    /// An empty map, for the next head.
+    spare: HeaderMap,
     stage: Stage,
     keeps_alive: bool,
     /// A head came that is not the final one.
@@ -73,6 +75,15 @@ pub enum SendFault {
     Head(#[from] HeadError),
     #[error("the request's own body broke off")]
     Upload,
+}
+
+/// What a request's head gets on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Added<'a> {
+    /// Whole header lines.
+    pub lines: &'a [u8],
+    /// The host of a request that names none.
+    pub host: &'a HeaderValue,
 }
 
 /// A request without an answer.
@@ -111,6 +122,7 @@ impl Connection {
             wire: Some(Wire::new(stream, read_ahead)),
             writer: Writer::default(),
             progress: Progress::default(),
+            spare: HeaderMap::new(),
             stage: Stage::Rested,
             keeps_alive: true,
             informed: false,
@@ -121,14 +133,18 @@ impl Connection {
         })))
     }
 
-    /// Whether another request may be sent: the last exchange ended well, and the instance has not closed
-    /// the connection since.
+    /// Whether the last exchange ended well.
+    pub fn is_reusable(&self) -> bool {
+        self.0.borrow().is_reusable()
+    }
+
+    /// Whether another request may be sent: it is reusable, and the instance has not closed it since.
     pub fn is_open(&self) -> bool {
         let inner = &mut *self.0.borrow_mut();
-        let Some(wire) = &mut inner.wire else { return false };
-        if inner.stage != Stage::Rested || !inner.keeps_alive || !wire.buffer.is_empty() {
+        if !inner.is_reusable() {
             return false;
         }
+        let Some(wire) = &mut inner.wire else { return false };
         // A system call only where the system has said that there is something. Whatever that is, nobody
         // asked for it.
         wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
@@ -142,11 +158,12 @@ impl Connection {
         Some((wire.stream, wire.buffer.freeze()))
     }
 
-    /// Sends `request` and waits for the head of its answer; `informed` hears of those that come before it.
-    /// Dropping the future closes the connection.
+    /// Sends `request` with what is `added` to its head, and waits for the head of its answer; `informed` hears of
+    /// those that come before it. Dropping the future closes the connection.
     pub async fn send<B>(
         self: &Rc<Self>,
         request: Request<B>,
+        added: Added<'_>,
         informed: impl Fn(StatusCode),
     ) -> Result<Response<Body>, Unanswered<B>>
     where
@@ -157,24 +174,28 @@ impl Connection {
         let is_head = parts.method == Method::HEAD;
         let mut spare = None;
         let sent = if body.is_end_stream() {
-            self.0.borrow_mut().begin(&parts, None);
+            self.0.borrow_mut().begin(&parts, None, added);
             spare = Some((parts, body));
             poll_fn(|cx| self.0.borrow_mut().poll_write(cx)).await.map_err(SendFault::Io)
         } else {
-            let framing = self.0.borrow_mut().begin(&parts, Some(body.size_hint()));
+            let framing = self.0.borrow_mut().begin(&parts, Some(body.size_hint()), added);
+            self.0.borrow_mut().spare = head::recycle(parts.headers);
             self.upload(Upload { connection: Rc::clone(self), body, framing, ended: false }).await
         };
         let answered = match sent {
             Ok(()) => poll_fn(|cx| self.0.borrow_mut().poll_head(&informed, cx)).await,
             Err(fault) => Err(fault),
         };
-        let begun = answered.and_then(|mut response| {
-            let decoder = self.0.borrow_mut().begin_body(&mut response, is_head)?;
+        let begun = answered.and_then(|(mut response, signs)| {
+            let decoder = self.0.borrow_mut().begin_body(&mut response, &signs, is_head)?;
             Ok((response, decoder))
         });
         match begun {
             Ok((response, decoder)) => {
                 unless_answered.disarm();
+                if let Some((parts, _)) = spare {
+                    self.0.borrow_mut().spare = head::recycle(parts.headers);
+                }
                 let ended = decoder.is_at_end();
                 if ended && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     self.0.borrow_mut().end();
@@ -213,6 +234,7 @@ impl Connection {
     pub fn release(&self) {
         let inner = &mut *self.0.borrow_mut();
         inner.writer.release();
+        inner.spare = HeaderMap::new();
         if let Some(wire) = &mut inner.wire {
             wire.release();
         }
@@ -237,8 +259,14 @@ impl Drop for CloseOnDrop<'_> {
 // === impl Inner ===
 
 impl Inner {
+    fn is_reusable(&self) -> bool {
+        self.stage == Stage::Rested
+            && self.keeps_alive
+            && self.wire.as_ref().is_some_and(|wire| wire.buffer.is_empty())
+    }
+
     /// Writes the head, in memory. `body`: what is known of the size of a body that is still to come.
-    fn begin(&mut self, parts: &request::Parts, body: Option<SizeHint>) -> Framing {
+    fn begin(&mut self, parts: &request::Parts, body: Option<SizeHint>, added: Added<'_>) -> Framing {
         self.stage = Stage::Awaiting;
         self.informed = false;
         self.write_fault = None;
@@ -247,8 +275,27 @@ impl Inner {
         let out = &mut writer.head;
         out.reserve(HEAD_ROOM);
         head::write_request_line(out, &parts.method, &parts.uri);
-        head::write_headers(out, &parts.headers);
-        let announced = parts.headers.get(CONTENT_LENGTH).and_then(head::number);
+        let (mut has_host, mut has_te, mut has_connection) = (false, false, false);
+        let mut announced = None;
+        for (name, value) in &parts.headers {
+            match name.as_str() {
+                "host" => has_host = true,
+                "te" => has_te = true,
+                "connection" => has_connection = true,
+                "content-length" => announced = Some(head::number(value).unwrap_or(0)),
+                _ => {}
+            }
+            head::write_header(out, name.as_str(), value.as_bytes());
+        }
+        out.extend_from_slice(added.lines);
+        if !has_host {
+            let named = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+            head::write_header(out, HOST.as_str(), named.unwrap_or(added.host.as_bytes()));
+        }
+        if has_te && !has_connection {
+            // It is hop-by-hop, so HTTP/1.1 wants it named.
+            head::write_header(out, CONNECTION.as_str(), TE.as_str().as_bytes());
+        }
         let framing = match (body, announced) {
             (None, Some(_)) => Framing::Known(0),
             (None, None) => {
@@ -305,17 +352,17 @@ impl Inner {
         &mut self,
         informed: &impl Fn(StatusCode),
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<()>, SendFault>> {
+    ) -> Poll<Result<(Response<()>, Signs), SendFault>> {
         if let Err(fault) = self.poll_upload(cx) {
             return Poll::Ready(Err(fault));
         }
         let Some(wire) = &mut self.wire else { return Poll::Ready(Err(SendFault::Closed)) };
         loop {
-            match head::parse_response(&mut wire.buffer, &mut self.progress) {
-                Ok(Some(response)) => {
+            match head::parse_response(&mut wire.buffer, &mut self.progress, &mut self.spare) {
+                Ok(Some((response, signs))) => {
                     let status = response.status();
                     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-                        return Poll::Ready(Ok(response));
+                        return Poll::Ready(Ok((response, signs)));
                     }
                     self.informed = true;
                     informed(status);
@@ -338,13 +385,18 @@ impl Inner {
         }
     }
 
-    fn begin_body(&mut self, response: &mut Response<()>, is_head: bool) -> Result<Decoder, HeadError> {
+    fn begin_body(
+        &mut self,
+        response: &mut Response<()>,
+        signs: &Signs,
+        is_head: bool,
+    ) -> Result<Decoder, HeadError> {
         self.stage = Stage::Answering;
-        let (status, version) = (response.status(), response.version());
+        self.keeps_alive = signs.keeps_alive();
+        let status = response.status();
         let headers = response.headers_mut();
-        self.keeps_alive = head::keeps_alive(version, headers);
-        let announced = head::announced(version, headers)?;
-        if announced == Some(Length::Chunked) {
+        let announced = signs.framing(headers)?;
+        if announced == Some(Length::Chunked) && signs.has_length() {
             // It says nothing beside a coding (RFC 9112 §6.3), and must not be passed on with it.
             headers.remove(CONTENT_LENGTH);
         }

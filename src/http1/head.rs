@@ -5,7 +5,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use httparse::Status;
 
@@ -13,8 +13,8 @@ use httparse::Status;
 const USUAL_HEADERS: usize = 64;
 /// Twice what the largest setting for callers lets through, and far beyond what instances send.
 const MOST_HEADERS: usize = 2_000;
-/// Room for the forwarding headers that a request gets, so that its map does not grow for them.
-const ADDED_HEADERS: usize = 5;
+/// A map with more room than this is not kept for the next message.
+const KEPT_HEADERS: usize = 128;
 /// What `http::Uri` can hold.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
@@ -81,16 +81,17 @@ struct Found<L> {
 fn parse<L, T>(
     buffer: &mut BytesMut,
     progress: &mut Progress,
+    mut map: HeaderMap,
     find: impl for<'b, 'h> Fn(
         &'b [u8],
         &'h mut [MaybeUninit<httparse::Header<'b>>],
         &mut [(Span, Span)],
     ) -> Result<Status<Found<L>>, HeadError>,
-    make: impl FnOnce(L, &Bytes) -> Result<T, HeadError>,
-) -> Result<Option<(T, HeaderMap)>, HeadError> {
+    make: impl FnOnce(L, &Bytes) -> Result<(T, Version), HeadError>,
+) -> Result<Parsed<T>, HeadError> {
     if !progress.is_worth_parsing(buffer) {
         progress.0 = buffer.len();
-        return Ok(None);
+        return Ok(Parsed::Partial(map));
     }
     let mut usual = [((0, 0), (0, 0)); USUAL_HEADERS];
     let mut many = Vec::new();
@@ -103,21 +104,30 @@ fn parse<L, T>(
     };
     let Status::Complete(Found { length, line, headers }) = found else {
         progress.0 = buffer.len();
-        return Ok(None);
+        return Ok(Parsed::Partial(map));
     };
     *progress = Progress::default();
     let head = buffer.split_to(length).freeze();
-    let made = make(line, &head)?;
-    let mut map = HeaderMap::with_capacity(headers + ADDED_HEADERS);
+    let (made, version) = make(line, &head)?;
+    let mut signs = Signs::new(version);
+    map.try_reserve(headers).map_err(|_| HeadError::TooManyHeaders)?;
     let spans = if many.is_empty() { usual.as_slice() } else { many.as_slice() };
     for &(name, value) in spans.iter().take(headers) {
-        let name = HeaderName::from_bytes(head.get(name.0 as usize..(name.0 + name.1) as usize).unwrap_or(&[]))
-            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderName))?;
+        let name =
+            HeaderName::from_bytes(head.get(name.0 as usize..(name.0 + name.1) as usize).unwrap_or(&[]))
+                .map_err(|_| HeadError::Malformed(httparse::Error::HeaderName))?;
         let value = HeaderValue::from_maybe_shared(cut(&head, value))
             .map_err(|_| HeadError::Malformed(httparse::Error::HeaderValue))?;
+        signs.note(&name, &value);
         map.try_append(name, value).map_err(|_| HeadError::TooManyHeaders)?;
     }
-    Ok(Some((made, map)))
+    Ok(Parsed::Whole(made, map, signs))
+}
+
+enum Parsed<T> {
+    Whole(T, HeaderMap, Signs),
+    /// The map comes back.
+    Partial(HeaderMap),
 }
 
 fn note(base: &[u8], headers: &[httparse::Header<'_>], spans: &mut [(Span, Span)]) -> usize {
@@ -138,14 +148,26 @@ fn version(minor: Option<u8>) -> Version {
     if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 }
 }
 
-/// Takes a request's head out of `buffer`; `None` = it is not all there.
+/// Keeps a map's memory for the next head.
+pub fn recycle(mut map: HeaderMap) -> HeaderMap {
+    if map.capacity() > KEPT_HEADERS {
+        return HeaderMap::new();
+    }
+    map.clear();
+    map
+}
+
+/// Takes a request's head out of `buffer`; `None` = it is not all there. `spare` is an empty map, whose memory the head
+/// gets.
 pub fn parse_request(
     buffer: &mut BytesMut,
     progress: &mut Progress,
-) -> Result<Option<Request<()>>, HeadError> {
+    spare: &mut HeaderMap,
+) -> Result<Option<(Request<()>, Signs)>, HeadError> {
     let parsed = parse(
         buffer,
         progress,
+        std::mem::take(spare),
         |bytes, headers, spans| {
             let mut request = httparse::Request::new(&mut []);
             match request.parse_with_uninit_headers(bytes, headers).map_err(malformed)? {
@@ -167,26 +189,34 @@ pub fn parse_request(
         },
         |(method, target, version), head| {
             let target = Uri::from_maybe_shared(cut(head, target)).map_err(|_| HeadError::Target)?;
-            Ok((method, target, version))
+            Ok(((method, target), version))
         },
     )?;
-    let Some(((method, target, version), headers)) = parsed else { return Ok(None) };
+    let ((method, target), headers, signs) = match parsed {
+        Parsed::Whole(line, headers, signs) => (line, headers, signs),
+        Parsed::Partial(map) => {
+            *spare = map;
+            return Ok(None);
+        }
+    };
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = target;
-    *request.version_mut() = version;
+    *request.version_mut() = signs.version;
     *request.headers_mut() = headers;
-    Ok(Some(request))
+    Ok(Some((request, signs)))
 }
 
-/// Takes an answer's head out of `buffer`; `None` = it is not all there.
+/// Takes an answer's head out of `buffer`; as [`parse_request`].
 pub fn parse_response(
     buffer: &mut BytesMut,
     progress: &mut Progress,
-) -> Result<Option<Response<()>>, HeadError> {
+    spare: &mut HeaderMap,
+) -> Result<Option<(Response<()>, Signs)>, HeadError> {
     let parsed = parse(
         buffer,
         progress,
+        std::mem::take(spare),
         |bytes, headers, spans| {
             let mut response = httparse::Response::new(&mut []);
             let config = httparse::ParserConfig::default();
@@ -204,12 +234,18 @@ pub fn parse_response(
         },
         |line, _| Ok(line),
     )?;
-    let Some(((status, version), headers)) = parsed else { return Ok(None) };
+    let (status, headers, signs) = match parsed {
+        Parsed::Whole(status, headers, signs) => (status, headers, signs),
+        Parsed::Partial(map) => {
+            *spare = map;
+            return Ok(None);
+        }
+    };
     let mut response = Response::new(());
     *response.status_mut() = status;
-    *response.version_mut() = version;
+    *response.version_mut() = signs.version;
     *response.headers_mut() = headers;
-    Ok(Some(response))
+    Ok(Some((response, signs)))
 }
 
 /// Takes a trailer section, up to its empty line, out of `buffer`; `None` = it is not all there.
@@ -243,37 +279,93 @@ pub enum Length {
     UntilClose,
 }
 
-/// What the headers say of the body (RFC 9112 §6.3); `None` = nothing. Equal lengths that were said more than once are
-/// made one.
-///
-/// A transfer coding outranks a length; whether both together are let through is not decided here.
-pub fn announced(version: Version, headers: &mut HeaderMap) -> Result<Option<Length>, HeadError> {
-    if headers.contains_key(TRANSFER_ENCODING) {
-        if version == Version::HTTP_10 {
-            return Err(HeadError::CodingInHttp10);
+/// What the headers say of the message itself, found while they are parsed.
+#[derive(Clone, Copy, Debug)]
+pub struct Signs {
+    pub version: Version,
+    length: Option<u64>,
+    lengths: usize,
+    bad_length: bool,
+    has_coding: bool,
+    /// The last coding is `chunked`.
+    chunked: bool,
+    closes: bool,
+    keeps: bool,
+    pub expects_continue: bool,
+}
+
+impl Signs {
+    const fn new(version: Version) -> Self {
+        Self {
+            version,
+            length: None,
+            lengths: 0,
+            bad_length: false,
+            has_coding: false,
+            chunked: false,
+            closes: false,
+            keeps: false,
+            expects_continue: false,
         }
-        let last = headers.get_all(TRANSFER_ENCODING).iter().next_back();
-        let coding = last.and_then(|value| value.as_bytes().rsplit(|&byte| byte == b',').next());
-        return if coding.is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked")) {
-            Ok(Some(Length::Chunked))
-        } else {
-            Err(HeadError::Coding)
-        };
     }
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = values.next() else { return Ok(None) };
-    let length = number(first).ok_or(HeadError::ContentLength)?;
-    let mut repeated = false;
-    for value in values {
-        if number(value) != Some(length) {
+
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
+        match name.as_str() {
+            "content-length" => {
+                let length = number(value);
+                self.bad_length |= length.is_none() || (self.lengths > 0 && length != self.length);
+                self.length = length;
+                self.lengths += 1;
+            }
+            "transfer-encoding" => {
+                self.has_coding = true;
+                let last = value.as_bytes().rsplit(|&byte| byte == b',').next().unwrap_or_default();
+                self.chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+            }
+            "connection" => {
+                for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                    self.closes |= token.eq_ignore_ascii_case(b"close");
+                    self.keeps |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            "expect" => self.expects_continue |= value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+            _ => {}
+        }
+    }
+
+    /// How the body is framed (RFC 9112 §6.3); `None` = nothing is said. Equal lengths that were said more than once
+    /// are made one in `headers`.
+    ///
+    /// A transfer coding outranks a length; whether both together are let through is not decided here.
+    pub fn framing(&self, headers: &mut HeaderMap) -> Result<Option<Length>, HeadError> {
+        if self.has_coding {
+            return match (self.version, self.chunked) {
+                (Version::HTTP_10, _) => Err(HeadError::CodingInHttp10),
+                (_, true) => Ok(Some(Length::Chunked)),
+                (_, false) => Err(HeadError::Coding),
+            };
+        }
+        if self.bad_length {
             return Err(HeadError::ContentLength);
         }
-        repeated = true;
+        if let (Some(length), 2..) = (self.length, self.lengths) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        Ok(self.length.map(Length::Known))
     }
-    if repeated {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+
+    pub const fn has_length(&self) -> bool {
+        self.lengths > 0
     }
-    Ok(Some(Length::Known(length)))
+
+    pub const fn has_coding(&self) -> bool {
+        self.has_coding
+    }
+
+    /// Whether the sender keeps the connection open after this message.
+    pub const fn keeps_alive(&self) -> bool {
+        !self.closes && (self.keeps || matches!(self.version, Version::HTTP_11))
+    }
 }
 
 /// Digits alone: no sign, no blank, no list.
@@ -282,23 +374,9 @@ pub fn number(value: &HeaderValue) -> Option<u64> {
     if digits.is_empty() || digits.len() > 19 {
         return None;
     }
-    digits.iter().try_fold(0_u64, |sum, digit| {
-        digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0'))
-    })
-}
-
-/// Whether the sender keeps the connection open after this message.
-pub fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
-    let mut keeps = version == Version::HTTP_11;
-    for value in headers.get_all(http::header::CONNECTION) {
-        for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            if token.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            keeps |= token.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    keeps
+    digits
+        .iter()
+        .try_fold(0_u64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0')))
 }
 
 /// `GET /x HTTP/1.1`, and its end.
@@ -322,12 +400,6 @@ pub fn write_status_line(out: &mut BytesMut, status: StatusCode) {
     out.extend_from_slice(b" ");
     out.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-pub fn write_headers(out: &mut BytesMut, headers: &HeaderMap) {
-    for (name, value) in headers {
-        write_header(out, name.as_str(), value.as_bytes());
-    }
 }
 
 pub fn write_length(out: &mut BytesMut, bytes: u64) {

@@ -10,13 +10,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, DATE, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::date::Date;
-use super::head::{self, HeadError, Progress};
+use super::head::{self, HeadError, Progress, Signs};
 use super::incoming::{BodyError, Decoder};
 use super::outgoing::{Framing, LengthError, Writer};
 use super::wire::Wire;
@@ -34,6 +34,8 @@ struct Inner<S> {
     wire: Option<Wire<S>>,
     writer: Writer,
     progress: Progress,
+    /// An empty map, for the next head.
+    spare: HeaderMap,
     max_head: usize,
     date: Date,
     /// What of the request's body is still to come.
@@ -102,6 +104,7 @@ where
             wire: Some(Wire::new(stream, None)),
             writer: Writer::default(),
             progress: Progress::default(),
+            spare: HeaderMap::new(),
             max_head,
             date: Date::default(),
             decoder: Decoder::EMPTY,
@@ -166,7 +169,9 @@ where
     {
         let (parts, body) = response.into_parts();
         let hint = (!body.is_end_stream()).then(|| body.size_hint());
-        let framing = self.0.borrow_mut().write_head(parts.status, &parts.headers, hint, close);
+        let inner = &mut *self.0.borrow_mut();
+        let framing = inner.write_head(parts.status, &parts.headers, hint, close);
+        inner.spare = head::recycle(parts.headers);
         Answering { body, ended: framing.is_none(), framing: framing.unwrap_or(Framing::Known(0)) }
     }
 
@@ -226,8 +231,9 @@ where
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Request<()>>, Fault>> {
         let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(None)) };
         loop {
-            if let Some(mut request) = head::parse_request(&mut wire.buffer, &mut self.progress)? {
-                self.accept(&mut request)?;
+            let parsed = head::parse_request(&mut wire.buffer, &mut self.progress, &mut self.spare)?;
+            if let Some((mut request, signs)) = parsed {
+                self.accept(&mut request, &signs)?;
                 return Poll::Ready(Ok(Some(request)));
             }
             if wire.buffer.len() >= self.max_head {
@@ -245,13 +251,14 @@ where
         }
     }
 
-    fn accept(&mut self, request: &mut Request<()>) -> Result<(), HeadError> {
-        self.version = request.version();
+    fn accept(&mut self, request: &mut Request<()>, signs: &Signs) -> Result<(), HeadError> {
+        self.version = signs.version;
         self.is_head = request.method() == Method::HEAD;
-        self.keeps_alive = head::keeps_alive(self.version, request.headers());
+        // A length beside a coding is how requests are smuggled; whatever is answered, nothing may follow.
+        self.keeps_alive = signs.keeps_alive() && !(signs.has_length() && signs.has_coding());
         self.answering = false;
         self.unwanted = false;
-        let announced = match head::announced(self.version, request.headers_mut()) {
+        let announced = match signs.framing(request.headers_mut()) {
             // Refused by whoever gets it, with an answer of its own; where its body ends is unknown.
             Err(HeadError::Coding) => {
                 self.keeps_alive = false;
@@ -259,15 +266,9 @@ where
             }
             announced => announced?,
         };
-        if announced.is_some() && request.headers().contains_key(CONTENT_LENGTH) {
-            // Beside a coding it is how requests are smuggled; whatever is answered, nothing may follow.
-            self.keeps_alive &= !request.headers().contains_key(TRANSFER_ENCODING);
-        }
         self.decoder = announced.map_or(Decoder::EMPTY, Decoder::of);
-        let invited = request.headers().get(EXPECT).is_some_and(|value| {
-            self.version == Version::HTTP_11 && value.as_bytes().eq_ignore_ascii_case(b"100-continue")
-        });
-        self.expects = invited && !self.decoder.is_at_end();
+        self.expects =
+            signs.expects_continue && self.version == Version::HTTP_11 && !self.decoder.is_at_end();
         Ok(())
     }
 
@@ -284,42 +285,43 @@ where
         if self.unwanted {
             self.skip_body();
         }
-        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         let never_has_body = status.is_informational() || status == StatusCode::NO_CONTENT;
         let has_body = !self.is_head && !never_has_body && status != StatusCode::NOT_MODIFIED;
-        let announced = headers.get(CONTENT_LENGTH).and_then(head::number);
+        let out = &mut self.writer.head;
+        out.reserve(HEAD_ROOM);
+        head::write_status_line(out, status);
+        let (mut announced, mut has_date) = (None, false);
+        for (name, value) in headers {
+            match name.as_str() {
+                "content-length" if never_has_body => continue,
+                "content-length" => announced = head::number(value),
+                "date" => has_date = true,
+                _ => {}
+            }
+            head::write_header(out, name.as_str(), value.as_bytes());
+        }
         let known = announced.or_else(|| hint.as_ref().map_or(Some(0), SizeHint::exact));
         let framing = match known {
             Some(bytes) => Framing::Known(bytes),
             None if self.version == Version::HTTP_11 => Framing::Chunked,
             None => Framing::UntilClose,
         };
-        self.keeps_alive &= !close && !(self.unwanted && !self.decoder.is_at_end());
-        self.keeps_alive &= !has_body || framing != Framing::UntilClose;
-
-        let out = &mut self.writer.head;
-        out.reserve(HEAD_ROOM);
-        head::write_status_line(out, status);
-        if never_has_body && headers.contains_key(CONTENT_LENGTH) {
-            for (name, value) in headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH) {
-                head::write_header(out, name.as_str(), value.as_bytes());
-            }
-        } else {
-            head::write_headers(out, headers);
-        }
+        self.keeps_alive &= !close
+            && (!self.unwanted || self.decoder.is_at_end())
+            && (!has_body || framing != Framing::UntilClose);
         match framing {
             Framing::Known(bytes) if has_body && announced.is_none() => head::write_length(out, bytes),
             Framing::Chunked if has_body => head::write_header(out, TRANSFER_ENCODING.as_str(), b"chunked"),
             _ => {}
         }
-        if !switches {
+        if status != StatusCode::SWITCHING_PROTOCOLS {
             match (self.version, self.keeps_alive) {
                 (Version::HTTP_10, true) => head::write_header(out, CONNECTION.as_str(), b"keep-alive"),
                 (_, true) => {}
                 (_, false) => head::write_header(out, CONNECTION.as_str(), b"close"),
             }
             // RFC 9110 §6.6.1: whoever passes an answer on without a date adds one.
-            if !headers.contains_key(DATE) {
+            if !has_date {
                 head::write_header(out, DATE.as_str(), self.date.now().as_bytes());
             }
         }
@@ -355,7 +357,11 @@ impl<B> Answering<B>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    fn take(&mut self, frame: Option<Result<Frame<Bytes>, B::Error>>, writer: &mut Writer) -> Result<(), Fault> {
+    fn take(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, B::Error>>,
+        writer: &mut Writer,
+    ) -> Result<(), Fault> {
         match frame {
             Some(Ok(frame)) => {
                 writer.push(&mut self.framing, frame)?;
@@ -423,7 +429,9 @@ where
                 inner.gone = matches!(error, BodyError::Incomplete | BodyError::Io(_));
             }
         }
-        if this.ended && let Some(watcher) = inner.watcher.take() {
+        if this.ended
+            && let Some(watcher) = inner.watcher.take()
+        {
             // It watches the socket itself from now on.
             watcher.wake();
         }

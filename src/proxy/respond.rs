@@ -61,9 +61,9 @@ impl Reject {
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::MalformedHead(_)
             | Self::AmbiguousLength
-            | Self::BadTarget(_) | Self::BadHost(_) | Self::CallerBroke => {
-                StatusCode::BAD_REQUEST
-            }
+            | Self::BadTarget(_)
+            | Self::BadHost(_)
+            | Self::CallerBroke => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::CallerTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoService => StatusCode::NOT_FOUND,

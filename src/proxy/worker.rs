@@ -23,11 +23,14 @@ use super::listener::Entrance;
 use super::plan::{Plan, TeePlan};
 use super::report::{self, Report};
 use super::service::{CoarseClock, Service, count};
+use crate::allocator;
 use crate::net::{Detached, Listening, Stream};
 use crate::tee::lane::LaneHandle;
 
 /// Timeouts are this exact, and a connection rests after twice this.
 const SWEEP: Duration = Duration::from_millis(250);
+/// Memory is given back to the system at most this often.
+const GIVE_BACK: Duration = Duration::from_secs(1);
 /// When the process ends, a connection that says nothing for this long is closed: its caller is no
 /// more likely to speak at just that moment than at the end of any idle timeout.
 const QUIET: Duration = Duration::from_secs(2);
@@ -161,6 +164,8 @@ pub struct Worker {
     links: RefCell<Slab<Rc<Link>>>,
     loads: Arc<Loads>,
     closing: Cell<bool>,
+    freed: Cell<bool>,
+    gave_back: Cell<Instant>,
     told: mpsc::UnboundedSender<Told>,
     peers: Vec<mpsc::UnboundedSender<Order>>,
 }
@@ -195,6 +200,8 @@ impl Worker {
             links: RefCell::default(),
             loads: start.loads,
             closing: Cell::new(false),
+            freed: Cell::new(false),
+            gave_back: Cell::new(now),
             told: start.told,
             peers: start.peers,
         });
@@ -230,7 +237,13 @@ impl Worker {
         self.links.borrow_mut().insert(link)
     }
 
+    /// A connection has given up what it held.
+    pub(super) fn freed(&self) {
+        self.freed.set(true);
+    }
+
     pub(super) fn leave(&self, key: usize) {
+        self.freed();
         self.links.borrow_mut().try_remove(key);
         if let Some(load) = self.loads.of(self.number) {
             load.fetch_sub(1, Ordering::Relaxed);
@@ -277,6 +290,11 @@ impl Worker {
         }
         if let Some(log) = &table.plan.access_log {
             log.flush(&self.lines);
+        }
+        if self.freed.get() && now.saturating_duration_since(self.gave_back.get()) >= GIVE_BACK {
+            self.freed.set(false);
+            self.gave_back.set(now);
+            allocator::give_back();
         }
     }
 

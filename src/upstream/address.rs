@@ -1,6 +1,6 @@
-//! A request's target and connection headers, for the protocol of the connection it goes out on.
+//! A request's target and connection headers as HTTP/2 wants them; HTTP/1.1 writes them as it needs them.
 
-use http::header::{CONNECTION, HOST, HeaderValue, TE};
+use http::header::{CONNECTION, HOST};
 use http::uri::PathAndQuery;
 use http::{Request, Uri, Version};
 
@@ -21,22 +21,6 @@ pub(super) fn for_h2<B>(request: &mut Request<B>, endpoint: &Endpoint) -> Result
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_2;
     Ok(())
-}
-
-/// HTTP/1.1: origin form, exactly one `Host`.
-pub(super) fn for_h1<B>(request: &mut Request<B>, endpoint: &Endpoint) {
-    *request.version_mut() = Version::HTTP_11;
-    if !request.headers().contains_key(HOST) {
-        let named = request.uri().authority().and_then(|of| HeaderValue::from_str(of.as_str()).ok());
-        request.headers_mut().insert(HOST, named.unwrap_or_else(|| endpoint.authority.clone()));
-    }
-    if request.uri().scheme().is_some() {
-        *request.uri_mut() = Uri::from(target(request));
-    }
-    // TE is hop-by-hop, so HTTP/1.1 wants it named.
-    if request.headers().contains_key(TE) && !request.headers().contains_key(CONNECTION) {
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
-    }
 }
 
 fn target<B>(request: &Request<B>) -> PathAndQuery {

@@ -98,8 +98,8 @@ async fn ask(instance: &Instance, endpoint: &Endpoint, check: &HealthCheck) -> R
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("segue-health"));
     let status = match opened.sender {
         Sender::H1(connection) => {
-            address::for_h1(&mut request, endpoint);
-            connection.send(request, |_| {}).await.map_err(|failed| failed.fault)?.status()
+            let added = client::Added { lines: &[], host: &endpoint.authority };
+            connection.send(request, added, |_| {}).await.map_err(|failed| failed.fault)?.status()
         }
         Sender::H2(mut sender) => {
             address::for_h2(&mut request, endpoint).map_err(|_| Unhealthy::Path(check.path.clone()))?;

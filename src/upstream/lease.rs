@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Body;
 
+use super::added::Added;
 use super::address;
 use super::connect::Upgraded;
 use super::endpoint::Endpoint;
@@ -94,7 +95,7 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// Sends `request` and waits for the head of its answer. Dropping the future closes an HTTP/1.1
+    /// Sends `request` with what is `added` to its head, and waits for the head of its answer. Dropping the future closes an HTTP/1.1
     /// connection, or resets the HTTP/2 stream. `informed` hears of heads before the final one, over HTTP/1.1.
     ///
     /// The target and the headers that depend on the protocol are set here, so that a request which
@@ -102,13 +103,14 @@ where
     pub async fn send(
         &mut self,
         mut request: Request<B>,
+        added: &Added,
         informed: impl Fn(StatusCode),
     ) -> Result<Response<AnswerBody>, SendError<B>> {
         let endpoint = &self.slot.endpoint;
         match &self.line {
             Line::H1(connection) => {
-                address::for_h1(&mut request, endpoint);
-                match connection.send(request, informed).await {
+                let added = client::Added { lines: added.lines(), host: &endpoint.authority };
+                match connection.send(request, added, informed).await {
                     Ok(response) => Ok(response.map(AnswerBody::Http1)),
                     Err(failed) => Err(SendError {
                         error: failed.fault.into(),
@@ -119,6 +121,7 @@ where
                 }
             }
             Line::H2(connection) => {
+                added.insert_into(request.headers_mut());
                 if let Err(error) = address::for_h2(&mut request, endpoint) {
                     return Err(SendError::unsent(error, request));
                 }
@@ -179,8 +182,7 @@ impl<B> SendError<B> {
 
 fn is_end_of_connection(error: &hyper::Error) -> bool {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    let is_reset = io.is_some_and(|io| {
-        matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-    });
+    let is_reset =
+        io.is_some_and(|io| matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
     error.is_incomplete_message() || error.is_closed() || is_reset
 }

@@ -334,7 +334,7 @@ where
         connection: Rc<client::Connection>,
         now: Instant,
     ) {
-        if !connection.is_open() {
+        if !connection.is_reusable() {
             return;
         }
         let Some(Line::H1(connection)) = self.offer(slot, Line::H1(connection)) else { return };

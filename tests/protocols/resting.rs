@@ -39,8 +39,6 @@ fn an_idle_connection_rests_and_wakes() {
 fn a_thousand_idle_connections_cost_little() {
     const COUNT: u64 = 1000;
     let origin = RawOrigin::start();
-    // The allocator gives memory back when something is freed after a while: here, idle connections
-    // to the instance.
     let segue = Segue::with(&origin.url(), None, "upstream = { idle_timeout = \"2s\" }\n", "");
     let open = |count: u64| {
         let wires: Vec<Wire> = (0..count)

@@ -52,6 +52,7 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     let stream = io.into_inner();
     match end {
         End::Rest => {
+            worker.freed();
             tokio::task::spawn_local(rest(Rested { stream, caller, place, known: true }));
         }
         End::Close => close(stream).await,
@@ -63,6 +64,9 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     }
 }
 
+/// A request, or the end.
+type Turn = ControlFlow<End, Request<Body<Watched>>>;
+
 struct Session<'a> {
     connection: &'a Connection<Watched>,
     caller: &'a Rc<Caller>,
@@ -72,7 +76,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// The next request.
-    async fn next(&mut self) -> ControlFlow<End, Request<Body<Watched>>> {
+    async fn next(&mut self) -> Turn {
         let fault = match poll_fn(|cx| self.poll_next(cx)).await {
             Ok(next) => return next,
             Err(fault) => fault,
@@ -85,13 +89,12 @@ impl Session<'_> {
         }
     }
 
-    fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<ControlFlow<End, Request<Body<Watched>>>, Fault>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, Fault>> {
         while let Poll::Ready(signal) = self.caller.link.poll_signal(cx) {
             match signal {
-                Signal::Rest if self.connection.is_quiet() => return Poll::Ready(Ok(ControlFlow::Break(End::Rest))),
+                Signal::Rest if self.connection.is_quiet() => {
+                    return Poll::Ready(Ok(ControlFlow::Break(End::Rest)));
+                }
                 // It spoke in the very moment it was to rest.
                 Signal::Rest => {}
                 Signal::Close => self.closing = true,
@@ -155,7 +158,7 @@ impl Session<'_> {
         .await
     }
 
-    async fn refuse(&mut self, reject: &Reject) -> ControlFlow<End, Request<Body<Watched>>> {
+    async fn refuse(&mut self, reject: &Reject) -> Turn {
         let mut answering = self.connection.begin(reject.response().map(Full::new), true);
         match self.write(&mut answering).await {
             ControlFlow::Break(end) => ControlFlow::Break(end),
@@ -208,7 +211,9 @@ impl Reject {
 const fn kind(fault: &Fault) -> &'static str {
     match fault {
         Fault::TooSlow => "header_timeout",
-        Fault::Head(HeadError::TooLarge | HeadError::TooManyHeaders | HeadError::TargetTooLong) => "too_large",
+        Fault::Head(HeadError::TooLarge | HeadError::TooManyHeaders | HeadError::TargetTooLong) => {
+            "too_large"
+        }
         Fault::Head(_) => "malformed",
         Fault::Incomplete => "caller_left",
         Fault::Answer => "answer_broke",

@@ -16,7 +16,7 @@ use crate::proxy::gate::local::{Signal, Stage};
 use crate::proxy::respond::Reject;
 use crate::proxy::service::Service;
 use crate::record::Side;
-use crate::upstream::{AnswerBody, Lease, SendError, Want};
+use crate::upstream::{Added, AnswerBody, Lease, SendError, Want};
 
 /// A write may use a connection that rested less than this: instances close idle connections after
 /// seconds, and a write that meets a closing one cannot be repeated.
@@ -29,6 +29,8 @@ pub struct Exchange {
     pub service: Rc<Service>,
     pub guard: Guard,
     pub request: Request<Upload>,
+    /// To its head.
+    pub added: Rc<Added>,
     pub upload: Option<Rc<UploadState>>,
     pub wants_upgrade: bool,
     /// The body is held back until the instance asks for it.
@@ -46,7 +48,7 @@ pub struct Answered {
 
 impl Exchange {
     pub async fn run(self) -> Result<Answered, Reject> {
-        let Self { service, guard, mut request, upload, wants_upgrade, release } = self;
+        let Self { service, guard, mut request, added, upload, wants_upgrade, release } = self;
         let active = guard.admitted.active;
         let is_write = guard.admitted.class == Class::Write;
         let pool = Rc::clone(service.pool(active));
@@ -73,7 +75,7 @@ impl Exchange {
             let repeatable = !retried && request.method().is_safe() && lease.rested.is_some();
             let sent = if lease.connect.is_some() { Instant::now() } else { now };
             guard.enter(Stage::Awaiting, sent);
-            match send(&mut lease, request, &informed, &guard).await {
+            match send(&mut lease, request, &added, &informed, &guard).await {
                 Ok(response) => {
                     let first_byte = sent.elapsed();
                     guard.enter(Stage::Answering, sent);
@@ -129,10 +131,12 @@ enum Failed {
 async fn send(
     lease: &mut Lease<Upload>,
     request: Request<Upload>,
+    added: &Added,
     informed: impl Fn(StatusCode),
     guard: &Guard,
 ) -> Result<Response<AnswerBody>, Failed> {
-    let answer = unless_signalled(guard, lease.send(request, informed)).await.map_err(Failed::Signal)?;
+    let answer =
+        unless_signalled(guard, lease.send(request, added, informed)).await.map_err(Failed::Signal)?;
     answer.map_err(|error| Failed::Send(Box::new(error)))
 }
 

@@ -1,16 +1,17 @@
 //! A request's head: what it says (one pass over its headers), whether it may be forwarded at all,
 //! and the edits that make it the instance's. Edits are in place; nothing is rebuilt.
 
+use std::rc::Rc;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Uri, Version};
 
+use super::forwarding::Forwarding;
 use crate::config::Callers;
 use crate::proxy::respond::Reject;
+use crate::upstream::Added;
 
-pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -19,6 +20,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub struct Scan {
     hosts: u8,
     has_content_length: bool,
+    pub content_length: Option<u64>,
     /// A cookie or `Authorization`: the answer may depend on a session.
     pub has_credentials: bool,
     has_transfer_encoding: bool,
@@ -34,7 +36,10 @@ pub struct Scan {
     has_te: bool,
     te_trailers: bool,
     has_segue: bool,
+    has_forwarded: bool,
     pub expects_continue: bool,
+    /// An answer with headers that [`crate::proxy::classify::suspect`] looks at.
+    pub may_be_suspect: bool,
     has_upgrade: bool,
     bytes: usize,
 }
@@ -47,7 +52,10 @@ impl Scan {
             scan.bytes += name.len() + value.len() + 4;
             match name {
                 "host" => scan.hosts = scan.hosts.saturating_add(1),
-                "content-length" => scan.has_content_length = true,
+                "content-length" => {
+                    scan.has_content_length = true;
+                    scan.content_length = crate::http1::head::number(value);
+                }
                 "transfer-encoding" => {
                     let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
                     scan.has_other_coding |= scan.has_transfer_encoding || !is_chunked;
@@ -67,7 +75,11 @@ impl Scan {
                     scan.has_upgrade = true;
                     scan.upgrades_http |= tokens(value).any(is_http);
                 }
+                "location" | "set-cookie" | "clear-site-data" => scan.may_be_suspect = true,
                 "cookie" | "authorization" => scan.has_credentials = true,
+                "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {
+                    scan.has_forwarded = true;
+                }
                 "expect" => scan.expects_continue |= value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
                 _ => scan.has_segue |= name.starts_with("segue-"),
             }
@@ -171,63 +183,22 @@ const HOST_BYTES: [bool; 256] = {
 /// The name without its port.
 pub fn host_name(headers: &HeaderMap) -> &str {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    match host.rfind(':') {
-        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+    // From the end: a port is short, and a bracket before it is an IPv6 address's own.
+    match host.bytes().rposition(|byte| byte == b':' || byte == b']') {
+        Some(at) if host.as_bytes().get(at) == Some(&b':') => host.get(..at).unwrap_or(host),
         _ => host,
     }
 }
 
-/// What is the same for every request of one caller's connection.
-#[derive(Debug)]
-pub struct Forwarding {
-    /// The caller's address, `unknown` over a Unix socket.
-    pub for_value: HeaderValue,
-    /// The same as RFC 7239 writes it: IPv6 in quotes and brackets.
-    pub for_element: String,
-    pub proto: HeaderValue,
-    pub trust: bool,
-    /// The last `Host` and the `Forwarded` made for it: nearly every connection has only one.
-    memo: std::cell::RefCell<Option<(HeaderValue, HeaderValue)>>,
-}
-
-impl Forwarding {
-    pub fn new(peer: Option<std::net::IpAddr>, is_tls: bool, trust: bool) -> Self {
-        let (for_value, for_element) = match peer {
-            None => (HeaderValue::from_static("unknown"), "unknown".to_owned()),
-            Some(ip) => {
-                let element = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
-                let value = HeaderValue::from_str(&ip.to_string());
-                (value.unwrap_or_else(|_| HeaderValue::from_static("unknown")), element)
-            }
-        };
-        let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
-        Self { for_value, for_element, proto, trust, memo: std::cell::RefCell::default() }
-    }
-
-    fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        if let Some((known, made)) = &*self.memo.borrow()
-            && known == host
-        {
-            return made.clone();
-        }
-        let proto = self.proto.to_str().unwrap_or("http");
-        let host_text = host.to_str().unwrap_or_default();
-        let made =
-            HeaderValue::from_str(&format!("for={};host=\"{host_text}\";proto={proto}", self.for_element))
-                .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"));
-        *self.memo.borrow_mut() = Some((deep_copy(host), made.clone()));
-        made
-    }
-}
-
-/// A header value shares the buffer that its head was read into; one that is kept must not pin it.
-fn deep_copy(value: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
 /// Makes a caller's headers the instance's: hop-by-hop headers (RFC 9110 §7.6.1) and a caller's own
-/// `Segue-*` go, forwarding headers come. `upgrade` keeps the two that an upgrade needs.
-pub fn edit_request(headers: &mut HeaderMap, scan: &Scan, forwarding: &Forwarding, upgrade: bool) {
+/// `Segue-*` go, forwarding headers come, in place or as what is to be added on the way. `upgrade` keeps the two that
+/// an upgrade needs.
+pub fn edit_request(
+    headers: &mut HeaderMap,
+    scan: &Scan,
+    forwarding: &Forwarding,
+    upgrade: bool,
+) -> Rc<Added> {
     let upgrade_to = if upgrade { headers.get(header::UPGRADE).cloned() } else { None };
     if scan.has_connection {
         remove_connection(headers);
@@ -243,39 +214,7 @@ pub fn edit_request(headers: &mut HeaderMap, scan: &Scan, forwarding: &Forwardin
     if scan.has_segue {
         remove_segue(headers);
     }
-    forwarded(headers, forwarding);
-}
-
-fn forwarded(headers: &mut HeaderMap, forwarding: &Forwarding) {
-    let host = headers.get(header::HOST).cloned();
-    let made = host.as_ref().map(|host| forwarding.forwarded(host));
-    if !forwarding.trust {
-        headers.insert(FORWARDED_FOR, forwarding.for_value.clone());
-        headers.insert(FORWARDED_PROTO, forwarding.proto.clone());
-        if let (Some(host), Some(made)) = (host, made) {
-            headers.insert(FORWARDED_HOST, host);
-            headers.insert(header::FORWARDED, made);
-        }
-        return;
-    }
-    append(headers, &FORWARDED_FOR, &forwarding.for_value);
-    headers.entry(FORWARDED_PROTO).or_insert_with(|| forwarding.proto.clone());
-    if let (Some(host), Some(made)) = (host, made) {
-        headers.entry(FORWARDED_HOST).or_insert(host);
-        append(headers, &header::FORWARDED, &made);
-    }
-}
-
-/// Adds `value` to the end of the list that `name` holds.
-fn append(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
-    let mut joined = Vec::new();
-    for old in headers.get_all(name) {
-        joined.extend_from_slice(old.as_bytes());
-        joined.extend_from_slice(b", ");
-    }
-    joined.extend_from_slice(value.as_bytes());
-    let joined = HeaderValue::from_bytes(&joined).unwrap_or_else(|_| value.clone());
-    headers.insert(name, joined);
+    forwarding.apply(headers, scan.has_forwarded)
 }
 
 /// Removes `Connection` and every header that it names.
@@ -328,14 +267,13 @@ fn remove_segue(headers: &mut HeaderMap) {
 }
 
 /// Makes an instance's answer the caller's.
-pub fn edit_answer(status: StatusCode, headers: &mut HeaderMap) {
-    let scan = Scan::of(headers);
+pub fn edit_answer(status: StatusCode, headers: &mut HeaderMap, scan: &Scan) {
     let upgrade =
         if status == StatusCode::SWITCHING_PROTOCOLS { headers.get(header::UPGRADE).cloned() } else { None };
     if scan.has_connection {
         remove_connection(headers);
     }
-    remove_hop_by_hop(headers, &scan);
+    remove_hop_by_hop(headers, scan);
     if let Some(protocol) = upgrade {
         headers.insert(header::UPGRADE, protocol);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

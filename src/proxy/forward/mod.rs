@@ -5,6 +5,7 @@
 
 pub mod answer;
 mod exchange;
+mod forwarding;
 mod head;
 mod tee;
 pub mod upload;
@@ -12,12 +13,11 @@ pub mod upload;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
 
 use self::answer::{Access, Answer, Open, PairSide};
 use self::exchange::{Abandonable, Answered, Exchange};
-pub use self::head::Forwarding;
+pub use self::forwarding::Forwarding;
 use self::head::{Scan, edit_answer, edit_request, host_name, normalise};
 use self::upload::{Release, Upload};
 use super::access::{Ending, Entry};
@@ -77,7 +77,10 @@ async fn serve(
     let service = table.find(host, parts.uri.path()).ok_or(Reject::NoService)?;
     *found = Some(Rc::clone(&service));
     let max_body = limits.max_body_bytes.map(ByteSize::bytes);
-    if exceeds(&parts.headers, max_body) {
+    // By its own account; a body without one is measured as it passes.
+    if let (Some(length), Some(max)) = (scan.content_length, max_body)
+        && length > max
+    {
         return Err(Reject::BodyTooLarge);
     }
     let (mut upload, progress) = Upload::new(body, max_body, now);
@@ -103,15 +106,16 @@ async fn serve(
     let guard = admission.guard;
 
     let wants_upgrade = scan.wants_upgrade() && parts.version <= http::Version::HTTP_11;
-    edit_request(&mut parts.headers, &scan, &caller.forwarding, wants_upgrade);
+    let added = edit_request(&mut parts.headers, &scan, &caller.forwarding, wants_upgrade);
     let credentials = scan.has_credentials;
-    let teed = tee::offer(&service, caller, &parts, &mut upload, verdict, &guard, credentials);
+    let teed = tee::offer(&service, caller, (&parts, &added), &mut upload, verdict, &guard, credentials);
 
     let mut request = Request::from_parts(parts, upload);
     request.extensions_mut().clear();
     let release = if scan.expects_continue { hold_for_continue(request.body_mut()) } else { None };
+    let service_of = Rc::clone(&service);
     let exchange =
-        Exchange { service: Rc::clone(&service), guard, request, upload: progress, wants_upgrade, release };
+        Exchange { service: service_of, guard, request, added, upload: progress, wants_upgrade, release };
     let answered =
         if class == Class::Write { Abandonable::new(exchange).await } else { exchange.run().await };
     let Answered { service, guard, response, lease, times } = match answered {
@@ -126,13 +130,15 @@ async fn serve(
     };
     let (mut parts, body) = response.into_parts();
     service.count_request(guard.admitted.active, class, parts.status);
+    let scan = Scan::of(&parts.headers);
     if class == Class::Read
+        && (scan.may_be_suspect || parts.status != StatusCode::OK)
         && let Some(suspicion) = suspect(parts.status, credentials, &parts.headers)
     {
         count(&mut service.counts.borrow_mut().suspects, suspicion.as_str(), 1);
     }
     let pair = teed.map(|outcome| PairSide::new(outcome, compare::Head::of(parts.status, &parts.headers)));
-    edit_answer(parts.status, &mut parts.headers);
+    edit_answer(parts.status, &mut parts.headers, &scan);
     parts.extensions.clear();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(instance) = lease.take_upgraded().filter(|_| wants_upgrade) else {
@@ -145,13 +151,6 @@ async fn serve(
     let status = parts.status;
     let open = Open { body, lease, guard, service, status, times, pair, access };
     Ok(Response::from_parts(parts, open.into_answer()))
-}
-
-/// Too large by its own account; a body without one is measured as it passes.
-fn exceeds(headers: &http::HeaderMap, max: Option<u64>) -> bool {
-    let Some(max) = max else { return false };
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > max)
 }
 
 /// Invites the caller to send its body only when the instance does.

@@ -18,13 +18,14 @@ use crate::tee::compare::Outcome;
 use crate::tee::lane::{JobBody, Judge, Offer};
 use crate::tee::sample::Choice;
 use crate::tee::skip::Skip;
+use crate::upstream::Added;
 
 /// Samples a request and, if it is picked, hands a copy to the lane. What comes back wants to know how
 /// the source answered.
 pub fn offer(
     service: &Rc<Service>,
     caller: &Caller,
-    parts: &Parts,
+    (parts, added): (&Parts, &Added),
     upload: &mut Upload,
     verdict: Verdict,
     guard: &Guard,
@@ -76,6 +77,7 @@ pub fn offer(
         generation: guard.admitted.generation,
         source: guard.admitted.active,
         parts,
+        added,
         body,
         judge,
         credentials,

@@ -12,11 +12,13 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::http1::client;
 use crate::tee::budget::Permit;
 use crate::tee::compare::{Digest, End, Head, Outcome};
 use crate::tee::skip::Skip;
-use crate::http1::client;
-use crate::upstream::{AnswerBody, AnswerFault, ConnectError, Lease, Pool, SendError, SendFault, Want};
+use crate::upstream::{
+    Added, AnswerBody, AnswerFault, ConnectError, Lease, Pool, SendError, SendFault, Want,
+};
 
 const TEE: HeaderName = HeaderName::from_static("segue-tee");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -108,7 +110,7 @@ pub async fn ask(
         *request.headers_mut() = headers;
         let sent = Instant::now();
         sent_any.set(true);
-        match lease.send(request, |_| {}).await {
+        match lease.send(request, &Added::default(), |_| {}).await {
             Ok(response) => {
                 let outcome = read(lease, response, sent, question.max_answer_bytes, permit).await;
                 return Leg { outcome, connect, unseen: None, retried };

@@ -1,11 +1,13 @@
-//! Owned copies of a head. hyper's header values are slices of its read buffer, so a clone would keep
-//! up to 400 KB of buffer alive for a few hundred bytes of headers.
+//! Owned copies of a head. Header values are slices of a connection's read buffer, so a clone would keep
+//! a whole buffer alive for a few hundred bytes of headers.
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::HeaderValue;
 use http::request::Parts;
 use http::uri::PathAndQuery;
+
+use crate::upstream::Added;
 
 /// Bytes that [`owned`] will hold, about.
 pub fn size_of(parts: &Parts) -> u64 {
@@ -15,12 +17,13 @@ pub fn size_of(parts: &Parts) -> u64 {
 }
 
 /// Target and headers in one buffer of their own.
-pub(super) fn owned(parts: &Parts) -> (PathAndQuery, HeaderMap) {
+pub(super) fn owned(parts: &Parts, added: &Added) -> (PathAndQuery, HeaderMap) {
     let mut buffer = BytesMut::with_capacity(size_of(parts) as usize);
-    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 2);
+    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 6);
     for (name, value) in &parts.headers {
         headers.append(name.clone(), own_value(&mut buffer, value));
     }
+    added.insert_into(&mut headers);
     let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     buffer.extend_from_slice(target.as_bytes());
     let target = PathAndQuery::from_maybe_shared(buffer.split().freeze());

@@ -27,7 +27,7 @@ use super::compare::{Asked, Outcome};
 use super::shadow::ShadowRecords;
 use super::skip::Skip;
 use crate::config::{InstanceName, Tee};
-use crate::upstream::Instance;
+use crate::upstream::{Added, Instance};
 
 pub use copy::size_of;
 pub use run::{Lane, LaneError};
@@ -85,15 +85,15 @@ pub struct LaneHandle {
 }
 
 impl LaneHandle {
-    /// Hands a read over, or says why not. `parts` are as the instance will get them.
+    /// Hands a read over, or says why not. `parts` and what is `added` are as the instance will get them.
     pub fn offer(&self, offer: Offer<'_>, now: Instant) -> Result<oneshot::Sender<Outcome>, Skip> {
-        let Offer { service, shadow, generation, source, parts, body, judge, credentials } = offer;
+        let Offer { service, shadow, generation, source, parts, added, body, judge, credentials } = offer;
         let bytes = size_of(parts);
         let pass = service.breaker.try_pass(now)?;
         let permit = service.budget.try_take(bytes, now)?;
         let place = self.queue.try_reserve().map_err(|_| Skip::QueueFull)?;
         let (sender, outcome) = oneshot::channel();
-        let (target, headers) = copy::owned(parts);
+        let (target, headers) = copy::owned(parts, added);
         place.send(Job {
             asked: Asked::of(&parts.method, &parts.headers, credentials),
             service,
@@ -120,6 +120,7 @@ pub struct Offer<'a> {
     pub generation: u64,
     pub source: InstanceName,
     pub parts: &'a Parts,
+    pub added: &'a Added,
     pub body: JobBody,
     pub judge: Option<Judge>,
     pub credentials: bool,
