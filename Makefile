@@ -1,6 +1,6 @@
 # What a newcomer needs: `make demo`, `make test`. `make` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint image bench bench-quick instructions
+.PHONY: help demo test lint image bench bench-quick bench-growth instructions
 
 IMAGE ?= segue
 
@@ -30,6 +30,11 @@ bench-quick: ## The same within a minute: it shows that everything works, not wh
 	scripts/prepare-bench
 	cargo build --release --locked
 	cargo bench --locked --bench peers -- --quick
+
+bench-growth: ## Draw what a request costs as connections, bodies, routes and the tee grow, for six minutes
+	scripts/prepare-bench
+	cargo build --release --locked
+	cargo bench --locked --bench peers -- --growth
 
 instructions: ## Count the instructions of a request, and hold them against their bound
 	cargo build --release --locked

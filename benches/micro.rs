@@ -10,26 +10,29 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use bytes::BytesMut;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt as _;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use segue::config::{Classify, InstanceName, Percent, Tee};
+use segue::http1;
 use segue::proxy::classify::{Class, Classifier, Head};
+use segue::proxy::forward::{Forwarding, Scan, edit_answer, edit_request};
 use segue::proxy::gate::Gate;
 use segue::proxy::gate::local::ParkLimits;
 use segue::proxy::route::Router;
 use segue::record::{Direction, Exchange, Recorder, Side};
 use segue::tee::sample::{Sampler, Selection};
 
-criterion_group!(hot_path, route, classify, sample, admit, record);
+criterion_group!(hot_path, route, classify, sample, admit, edit, record);
 criterion_main!(hot_path);
 
 const PATH: &str = "/catalogue/items/4711/reviews";
 
 /// What a browser sends.
 fn headers() -> HeaderMap {
-    let lines = [
+    map([
         ("host", "www.example.com"),
         ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
         ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
@@ -37,7 +40,23 @@ fn headers() -> HeaderMap {
         ("accept-encoding", "gzip, deflate, br"),
         ("cookie", "sid=0123456789abcdef; theme=dark"),
         ("cache-control", "no-cache"),
-    ];
+    ])
+}
+
+/// What an application server answers.
+fn answer_headers() -> HeaderMap {
+    map([
+        ("content-type", "text/html; charset=utf-8"),
+        ("content-length", "18211"),
+        ("date", "Mon, 03 Mar 2025 10:11:12 GMT"),
+        ("etag", "\"5e8c-62f1\""),
+        ("cache-control", "private, max-age=60"),
+        ("connection", "keep-alive"),
+        ("keep-alive", "timeout=5"),
+    ])
+}
+
+fn map<const N: usize>(lines: [(&'static str, &'static str); N]) -> HeaderMap {
     lines
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
         .into_iter()
@@ -109,6 +128,39 @@ fn admit(criterion: &mut Criterion) {
         });
         drop(in_flight);
     }
+    group.finish();
+}
+
+/// Each time a new map: an edited one has nothing left to edit. Making and dropping it is not measured.
+fn edit(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("headers");
+    let (request, answer) = (headers(), answer_headers());
+    group.bench_function("scan a request", |bencher| bencher.iter(|| Scan::of(black_box(&request))));
+    let scan = Scan::of(&request);
+    let forwarding = Forwarding::new(Some(IpAddr::from([127, 0, 0, 1])), false, false);
+    let run = |mut headers: HeaderMap| (edit_request(&mut headers, &scan, &forwarding, false), headers);
+    group.bench_function("edit a request", |bencher| {
+        bencher.iter_batched(|| request.clone(), run, BatchSize::SmallInput);
+    });
+    let run = |mut headers: HeaderMap| {
+        let scan = Scan::of(&headers);
+        edit_answer(StatusCode::OK, &mut headers, &scan);
+        headers
+    };
+    group.bench_function("edit an answer", |bencher| {
+        bencher.iter_batched(|| answer.clone(), run, BatchSize::SmallInput);
+    });
+    let mut wire = BytesMut::from(&b"GET /catalogue/items/4711/reviews HTTP/1.1\r\n"[..]);
+    for (name, value) in &request {
+        http1::head::write_header(&mut wire, name.as_str(), value.as_bytes());
+    }
+    wire.extend_from_slice(b"\r\n");
+    let run = |(mut wire, mut spare): (BytesMut, HeaderMap)| {
+        http1::head::parse_request(&mut wire, &mut http1::head::Progress::default(), &mut spare)
+    };
+    group.bench_function("parse a request", |bencher| {
+        bencher.iter_batched(|| (wire.clone(), HeaderMap::with_capacity(12)), run, BatchSize::SmallInput);
+    });
     group.finish();
 }
 

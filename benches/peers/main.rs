@@ -7,15 +7,20 @@
 //!  is started)
 //! ```
 //!
+//! With `--growth`: Segue alone at the points of each axis (data), through the same `measure`, into tables and pictures.
+//!
 //! Load, origin and shadow are on core 0 and the proxy is alone on core 1. A round goes through all scenarios and, in
 //! each, through all contenders; ratios are formed within a round. What it all means, and how far to trust it, is in
 //! `docs/performance.md`.
 
+mod axis;
 mod figures;
+mod growth;
 mod load;
 mod machine;
 mod measure;
 mod peer;
+mod plot;
 mod process;
 mod report;
 mod results;
@@ -25,13 +30,14 @@ mod target;
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use crate::figures::{Figure, Spread};
+use crate::figures::Figure;
+use crate::growth::Growth;
 use crate::machine::Machine;
 use crate::measure::{Settings, measure};
 use crate::peer::Peer;
@@ -43,30 +49,38 @@ use crate::stage::Certificate;
 /// Errors are for whoever reads the run; nothing decides by their kind.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
+const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench-results");
+const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance");
 /// Assumed, where the scenario that measures it is not part of the run; well below any proxy's here.
 const UNMEASURED_SATURATION: f64 = 8_000.0;
 
 /// Compare Segue with other proxies
 #[derive(Parser)]
 struct Arguments {
-    /// A minute: main scenarios, one round, a second each
+    /// Instead: what a request costs Segue as connections, bodies, routes and the tee grow
+    #[arg(long, conflicts_with = "peer")]
+    growth: bool,
+    /// A minute: main scenarios (all axes), one round, a second each
     #[arg(long)]
     quick: bool,
-    /// How often everything is measured [default: 5, with --quick 1]
+    /// How often everything is measured [default: 5, with --growth 3, with --quick 1]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Whole seconds of each load [default: 5, with --quick 1]
+    /// Whole seconds of each load [default: 5, with --growth 3, with --quick 1]
     #[arg(long, value_name = "N")]
     seconds: Option<u32>,
-    /// Only scenarios whose name starts so; may be given several times
+    /// Only scenarios (axes) whose name starts so; may be given several times
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
     /// Only these peers (as in `nginx`, `haproxy_tcp`); may be given several times
     #[arg(long, value_name = "NAME")]
     peer: Vec<String>,
-    /// Where the JSON goes
-    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/bench-results/peers.json"))]
-    json: PathBuf,
+    /// Where the JSON goes [default: bench-results/peers.json, with --growth growth.json]
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// With --growth: the folder of the pictures [default: docs/performance, with --quick bench-results]
+    #[arg(long, value_name = "FOLDER", requires = "growth")]
+    pictures: Option<PathBuf>,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -83,37 +97,59 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Outcome<()> {
-    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1);
-    let seconds = arguments.seconds.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1);
+    let usual = match (arguments.quick, arguments.growth) {
+        (true, _) => 1,
+        (_, true) => 3,
+        _ => 5,
+    };
+    let rounds = arguments.rounds.unwrap_or(usual as usize).max(1);
+    let seconds = arguments.seconds.unwrap_or(usual).max(1);
     let settings = Settings {
         machine: Machine::look(),
         certificate: Certificate::new()?,
         duration: Duration::from_secs(seconds.into()),
         settle: Duration::from_secs(if arguments.quick { 2 } else { 6 }),
     };
+    let Machine { cores, load_before, .. } = settings.machine;
+    eprintln!(
+        "bench: {cores} cores, load average {load_before}; whatever else runs here disturbs the figures"
+    );
+    if Peer::Segue.program().is_none() {
+        return Err("Segue itself is not there; build it, or name its binary in SEGUE_BIN".into());
+    }
+    if arguments.growth { grow(arguments, &settings, rounds) } else { compare(arguments, &settings, rounds) }
+}
+
+fn grow(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome<()> {
+    let mut growth = Growth::new(settings, &arguments.scenario, rounds)?;
+    growth.measure();
+    growth.print();
+    let json = arguments.json.clone().unwrap_or_else(|| Path::new(RESULTS).join("growth.json"));
+    growth.write(&json)?;
+    // A quick run's pictures are nothing to keep.
+    let pictures = if arguments.quick { RESULTS } else { PICTURES };
+    let pictures = arguments.pictures.as_deref().unwrap_or(Path::new(pictures));
+    growth.draw(pictures)?;
+    eprintln!("\nbench: the figures are in {}, the pictures in {}", json.display(), pictures.display());
+    Ok(())
+}
+
+fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome<()> {
     let scenarios = chosen(arguments);
     if scenarios.is_empty() {
         let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
         return Err(format!("no such scenario; there are {}", names.join(", ")).into());
     }
     let left_out = left_out(arguments);
-    if left_out.contains_key(&Peer::Segue) {
-        return Err("Segue itself is not there; build it, or name its binary in SEGUE_BIN".into());
-    }
-    let Machine { cores, load_before, .. } = settings.machine;
-    eprintln!(
-        "bench: {cores} cores, load average {load_before}; whatever else runs here disturbs the figures"
-    );
-
     let start = Instant::now();
-    let mut results = Results::default();
+    let mut results = Results::new();
     for round in 0..rounds {
         for &scenario in &scenarios {
-            for contender in in_turn(scenario, round) {
+            for contender in in_turn(scenario.contenders, round) {
                 if !left_out.contains_key(&contender.peer) {
                     let seconds = start.elapsed().as_secs();
                     eprintln!("bench: {seconds:4} s  round {}  {}  {contender}", round + 1, scenario.name);
-                    one(&settings, scenario, contender, round, &mut results);
+                    one(settings, scenario, contender, round, &mut results);
                 }
             }
         }
@@ -128,8 +164,9 @@ fn run(arguments: &Arguments) -> Outcome<()> {
         results: &results,
     };
     report.print();
-    report.write(&arguments.json)?;
-    eprintln!("\nbench: every single figure is in {}", arguments.json.display());
+    let json = arguments.json.clone().unwrap_or_else(|| Path::new(RESULTS).join("peers.json"));
+    report.write(&json)?;
+    eprintln!("\nbench: every single figure is in {}", json.display());
     Ok(())
 }
 
@@ -159,9 +196,8 @@ fn left_out(arguments: &Arguments) -> BTreeMap<Peer, String> {
 }
 
 /// Each round begins with another one, so that nobody always follows the same predecessor.
-fn in_turn(scenario: &Scenario, round: usize) -> impl Iterator<Item = Contender> {
-    let count = scenario.contenders.len();
-    scenario.contenders.iter().copied().cycle().skip(round % count.max(1)).take(count)
+fn in_turn<T: Copy>(all: &[T], round: usize) -> impl Iterator<Item = T> {
+    all.iter().copied().cycle().skip(round % all.len().max(1)).take(all.len())
 }
 
 fn one(
@@ -172,16 +208,11 @@ fn one(
     results: &mut Results,
 ) {
     let segue = Contender { peer: Peer::Segue, mirror: Mirror::Off };
-    let measured = results.all(SATURATION, segue, Figure::RequestsPerSecond);
-    let saturation = Spread::of(measured).map_or(UNMEASURED_SATURATION, |rate| rate.median);
+    let measured = results.spread(SATURATION, segue, Figure::RequestsPerSecond);
+    let saturation = measured.map_or(UNMEASURED_SATURATION, |rate| rate.median);
     if matches!(scenario.load, Load::Open { .. }) {
         eprintln!("bench:         a saturation of {saturation:.0} requests/s is assumed");
     }
-    match measure(settings, scenario, contender, saturation) {
-        Ok(figures) => results.add(scenario.name, contender, round, figures),
-        Err(error) => {
-            eprintln!("bench:         no figures: {error}");
-            results.fail(scenario.name, contender, error.to_string());
-        }
-    }
+    let figures = measure(settings, &scenario.case(contender), saturation);
+    results.add(scenario.name, contender, round, figures);
 }

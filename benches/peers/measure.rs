@@ -14,7 +14,7 @@ use crate::load::handshakes::Handshakes;
 use crate::load::open::Open;
 use crate::load::wrk::Wrk;
 use crate::machine::{self, Machine};
-use crate::scenario::{Contender, Downstream, Load, Scenario};
+use crate::scenario::{Case, Downstream, Load};
 use crate::stage::{Certificate, Stage};
 
 /// The looks are taken at these shares of a load's time, after its connections have been opened.
@@ -34,23 +34,17 @@ pub struct Settings {
     pub settle: Duration,
 }
 
-pub fn measure(
-    settings: &Settings,
-    scenario: &Scenario,
-    contender: Contender,
-    saturation: f64,
-) -> Outcome<Figures> {
-    let proxy_cores = settings.machine.proxy_cores(scenario.workers);
-    let load_cores = settings.machine.load_cores(scenario.workers);
+pub fn measure(settings: &Settings, case: &Case, saturation: f64) -> Outcome<Figures> {
+    let proxy_cores = settings.machine.proxy_cores(case.workers);
+    let load_cores = settings.machine.load_cores(case.workers);
     machine::pin(&load_cores)?;
-    let stage = Stage::set(scenario, contender, &settings.certificate, &proxy_cores, &load_cores)?;
-    let mut figures = match scenario.load {
-        Load::Resting { from, to } => rest(settings, scenario, &stage, from, to)?,
+    let stage = Stage::set(case, &settings.certificate, &proxy_cores, &load_cores)?;
+    let mut figures = match case.load {
+        Load::Resting { from, to } => rest(settings, case.downstream, &stage, from, to)?,
         load => {
-            let opening = opening(load);
+            let opening = opening(load).saturating_sub(settings.duration.mul_f64(FIRST_LOOK));
             let duration = opening + settings.duration;
-            let generator =
-                Generator::start(settings, scenario.downstream, load, duration, &stage, saturation)?;
+            let generator = Generator::start(settings, case, duration, &stage, saturation)?;
             sleep(opening);
             let mut figures = look_twice(settings, &stage, &load_cores)?;
             figures.extend(generator.finish()?);
@@ -61,7 +55,8 @@ pub fn measure(
     Ok(figures)
 }
 
-/// Thousands of connections take seconds, and what they cost is not the cost of a request.
+/// Thousands of connections take seconds, and what they cost is not the cost of a request. A few are open before the
+/// first look anyway.
 fn opening(load: Load) -> Duration {
     match load {
         Load::Wrk { connections, .. } => OPENING * u32::try_from(connections).unwrap_or(u32::MAX),
@@ -109,12 +104,18 @@ fn look_twice(settings: &Settings, stage: &Stage, load_cores: &[usize]) -> Outco
 }
 
 /// Memory by difference: what a proxy takes at its start, and for its first connections, is not theirs.
-fn rest(settings: &Settings, scenario: &Scenario, stage: &Stage, from: usize, to: usize) -> Outcome<Figures> {
+fn rest(
+    settings: &Settings,
+    downstream: Downstream,
+    stage: &Stage,
+    from: usize,
+    to: usize,
+) -> Outcome<Figures> {
     // The load generator holds as many descriptors as the proxy.
     if to as u64 + 100 > settings.machine.descriptors {
         return Err(format!("the limit of open files is {}", settings.machine.descriptors).into());
     }
-    let mut resting = Resting::new(stage.port, scenario.downstream, &settings.certificate.chain())?;
+    let mut resting = Resting::new(stage.port, downstream, &settings.certificate.chain())?;
     resting.grow(from)?;
     sleep(settings.settle);
     let before = stage.proxy.anonymous_memory() as f64;
@@ -137,16 +138,15 @@ enum Generator {
 impl Generator {
     fn start(
         settings: &Settings,
-        downstream: Downstream,
-        load: Load,
+        case: &Case,
         duration: Duration,
         stage: &Stage,
         saturation: f64,
     ) -> Outcome<Self> {
         let (folder, port) = (stage.folder.path(), stage.port);
-        let scheme = if downstream == Downstream::Tls { "https" } else { "http" };
+        let scheme = if case.downstream == Downstream::Tls { "https" } else { "http" };
         let base = format!("{scheme}://127.0.0.1:{port}");
-        Ok(match load {
+        Ok(match case.load {
             Load::Wrk { connections, ask } => {
                 Self::Wrk(Wrk::start(folder, &base, connections, ask, duration)?)
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::Hash;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use crate::machine::Machine;
 use crate::peer::Peer;
 use crate::results::Results;
 use crate::scenario::{Contender, Mirror, Scenario};
-use crate::target::{self, Verdict};
+use crate::target;
 
 pub struct Report<'a> {
     pub machine: &'a Machine,
@@ -34,13 +35,13 @@ impl Report<'_> {
         if !judged.is_empty() {
             println!("\nTargets, by the median of {} rounds\n", self.rounds);
             for target in judged {
-                let verdict = match target.verdict {
-                    Verdict::Reached => "reached",
-                    Verdict::Missed => "MISSED",
-                    Verdict::Unclear => "unclear",
-                };
                 let measured = spread(target.measured, |value| format!("{value:.2}"));
-                println!("  {:7}  {:54} {:>7}   {measured}", verdict, target.what, target.bound);
+                println!(
+                    "  {:7}  {:54} {:>7}   {measured}",
+                    target.verdict.shown(),
+                    target.what,
+                    target.bound
+                );
             }
         }
         if !self.left_out.is_empty() {
@@ -71,10 +72,7 @@ impl Report<'_> {
                 self.ratio(scenario, contender).map(|ratio| spread(ratio, |value| format!("{value:.2}")));
             let mut row = vec![contender.to_string(), ratio.unwrap_or_default()];
             for &figure in scenario.shown {
-                let values = Spread::of(self.results.all(scenario.name, contender, figure));
-                row.push(
-                    values.map_or_else(String::new, |values| spread(values, |value| figure.show(value))),
-                );
+                row.push(cell(self.results.spread(scenario.name, contender, figure), figure));
             }
             rows.push(row);
         }
@@ -96,11 +94,7 @@ impl Report<'_> {
     }
 
     pub fn write(&self, file: &Path) -> Outcome<()> {
-        if let Some(folder) = file.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(file, serde_json::to_vec_pretty(&self.json()?)?)?;
-        Ok(())
+        write_json(file, &self.json()?)
     }
 
     fn json(&self) -> Outcome<Value> {
@@ -126,18 +120,10 @@ impl Report<'_> {
     fn scenario_json(&self, scenario: &'static Scenario) -> Outcome<Value> {
         let mut rows = Vec::new();
         for &contender in scenario.contenders {
-            let mut figures = serde_json::Map::new();
-            for &figure in EVERY_FIGURE {
-                let values = self.results.all(scenario.name, contender, figure);
-                if let Some(spread) = Spread::of(values.iter().copied()) {
-                    let name = serde_json::to_value(figure)?.as_str().unwrap_or_default().to_owned();
-                    figures.insert(name, json!({ "spread": spread, "rounds": values }));
-                }
-            }
             rows.push(json!({
                 "peer": contender.peer,
                 "mirror": contender.mirror,
-                "figures": figures,
+                "figures": figures(self.results, scenario.name, contender)?,
                 "compared_to_segue": self.ratio(scenario, contender),
                 "failure": self.results.failure(scenario.name, contender),
             }));
@@ -166,13 +152,43 @@ const EVERY_FIGURE: &[Figure] = &[
     Figure::Errors,
 ];
 
+/// All that was measured of a row.
+pub fn figures<Row: Copy + Eq + Hash>(
+    results: &Results<Row>,
+    scenario: &'static str,
+    row: Row,
+) -> Outcome<Value> {
+    let mut figures = serde_json::Map::new();
+    for &figure in EVERY_FIGURE {
+        if let Some(spread) = results.spread(scenario, row, figure) {
+            let name = serde_json::to_value(figure)?.as_str().unwrap_or_default().to_owned();
+            let values = results.all(scenario, row, figure);
+            figures.insert(name, json!({ "spread": spread, "rounds": values }));
+        }
+    }
+    Ok(figures.into())
+}
+
+pub fn write_json(file: &Path, value: &Value) -> Outcome<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(file, serde_json::to_vec_pretty(value)?)?;
+    Ok(())
+}
+
+/// Empty where nothing was measured.
+pub fn cell(of: Option<Spread>, figure: Figure) -> String {
+    of.map_or_else(String::new, |values| spread(values, |value| figure.show(value)))
+}
+
 /// The median, and in brackets from where to where, if that says more.
 fn spread(of: Spread, show: impl Fn(f64) -> String) -> String {
     let (min, median, max) = (show(of.min), show(of.median), show(of.max));
     if min == max { median } else { format!("{median} ({min}–{max})") }
 }
 
-fn print_table(rows: &[Vec<String>]) {
+pub fn print_table(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

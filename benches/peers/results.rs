@@ -1,48 +1,55 @@
-//! What was measured so far: by scenario, contender and round.
+//! What was measured so far: by scenario, row (a contender, unless said otherwise) and round.
 //!
 //! Ratios are taken within a round, whose measurements are minutes apart at most, and summed up over rounds: a
 //! machine that is slower for an hour then moves both sides of a ratio.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
+use crate::Outcome;
 use crate::figures::{Figure, Figures, Spread};
 use crate::scenario::Contender;
 
-#[derive(Default)]
-pub struct Results {
+pub struct Results<Row = Contender> {
     rounds: usize,
-    measured: HashMap<(&'static str, Contender, usize), Figures>,
-    /// Why a contender has no figures in some round.
-    failed: HashMap<(&'static str, Contender), String>,
+    measured: HashMap<(&'static str, Row, usize), Figures>,
+    /// Why a row has no figures in some round.
+    failed: HashMap<(&'static str, Row), String>,
 }
 
-impl Results {
-    pub fn add(&mut self, scenario: &'static str, contender: Contender, round: usize, figures: Figures) {
+impl<Row: Copy + Eq + Hash> Results<Row> {
+    pub fn new() -> Self {
+        Self { rounds: 0, measured: HashMap::new(), failed: HashMap::new() }
+    }
+
+    pub fn add(&mut self, scenario: &'static str, row: Row, round: usize, measured: Outcome<Figures>) {
         self.rounds = self.rounds.max(round + 1);
-        self.measured.insert((scenario, contender, round), figures);
+        match measured {
+            Ok(figures) => {
+                self.measured.insert((scenario, row, round), figures);
+            }
+            Err(error) => {
+                eprintln!("bench:         no figures: {error}");
+                self.failed.insert((scenario, row), error.to_string());
+            }
+        }
     }
 
-    pub fn fail(&mut self, scenario: &'static str, contender: Contender, why: String) {
-        self.failed.insert((scenario, contender), why);
+    pub fn failure(&self, scenario: &'static str, row: Row) -> Option<&str> {
+        self.failed.get(&(scenario, row)).map(String::as_str)
     }
 
-    pub fn failure(&self, scenario: &'static str, contender: Contender) -> Option<&str> {
-        self.failed.get(&(scenario, contender)).map(String::as_str)
-    }
-
-    pub fn one(
-        &self,
-        scenario: &'static str,
-        contender: Contender,
-        round: usize,
-        figure: Figure,
-    ) -> Option<f64> {
-        self.measured.get(&(scenario, contender, round))?.get(&figure).copied()
+    pub fn one(&self, scenario: &'static str, row: Row, round: usize, figure: Figure) -> Option<f64> {
+        self.measured.get(&(scenario, row, round))?.get(&figure).copied()
     }
 
     /// The values of all rounds, in their order; a round without one is left out.
-    pub fn all(&self, scenario: &'static str, contender: Contender, figure: Figure) -> Vec<f64> {
-        (0..self.rounds).filter_map(|round| self.one(scenario, contender, round, figure)).collect()
+    pub fn all(&self, scenario: &'static str, row: Row, figure: Figure) -> Vec<f64> {
+        (0..self.rounds).filter_map(|round| self.one(scenario, row, round, figure)).collect()
+    }
+
+    pub fn spread(&self, scenario: &'static str, row: Row, figure: Figure) -> Option<Spread> {
+        Spread::of(self.all(scenario, row, figure))
     }
 
     /// `combine` of what two functions find in the same round.

@@ -10,6 +10,19 @@ use crate::figures::Figure::{
 };
 use crate::peer::Peer::{self, Caddy, Envoy, Haproxy, HaproxyTcp, Nginx, Segue, TrafficServer};
 
+/// What one measurement is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub contender: Contender,
+    pub workers: usize,
+    pub downstream: Downstream,
+    pub load: Load,
+    /// Segue's services with a path of their own each, the last of which is asked; `None`: one without. Peers have one.
+    pub routes: Option<usize>,
+    /// Of Segue's tee, where there is a mirror. Peers mirror [`TEE_PERCENT`].
+    pub tee_percent: u8,
+}
+
 /// A comparison of contenders under one load.
 pub struct Scenario {
     pub name: &'static str,
@@ -32,7 +45,7 @@ pub struct Contender {
     pub mirror: Mirror,
 }
 
-/// 5 % of the requests are copied, to a shadow that is as named. (Traffic Server's plugin has no percentage: it copies all.)
+/// [`TEE_PERCENT`] of the requests are copied, to a shadow that is as named. (Traffic Server's plugin has no percentage: it copies all.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mirror {
@@ -79,8 +92,10 @@ pub enum Ask {
 /// The scenario whose requests/s of Segue stand for saturation.
 pub const SATURATION: &str = "small";
 
-const KIB: usize = 1024;
-const SMALL: Load = Load::Wrk { connections: 64, ask: Ask::Answer { bytes: KIB } };
+pub const TEE_PERCENT: u8 = 5;
+
+pub const KIB: usize = 1024;
+pub const SMALL: Load = Load::Wrk { connections: 64, ask: Ask::Answer { bytes: KIB } };
 
 const CLOSED: &[Figure] =
     &[CpuPerRequest, RequestsPerSecond, P50Ms, P99Ms, P999Ms, PeakMib, MirroredPercent, Errors];
@@ -319,6 +334,13 @@ pub const SCENARIOS: &[Scenario] = &[
         quick: false,
     },
 ];
+
+impl Scenario {
+    pub const fn case(&self, contender: Contender) -> Case {
+        let Self { workers, downstream, load, .. } = *self;
+        Case { contender, workers, downstream, load, routes: None, tee_percent: TEE_PERCENT }
+    }
+}
 
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

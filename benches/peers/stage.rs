@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::Outcome;
 use crate::peer::Site;
 use crate::process::Process;
-use crate::scenario::{Contender, Mirror, Scenario};
+use crate::scenario::{Case, Mirror};
 
 /// Below what Linux gives to outgoing connections, of which there are thousands.
 const FIRST_PORT: u16 = 20_000;
@@ -68,8 +68,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn set(
-        scenario: &Scenario,
-        contender: Contender,
+        case: &Case,
         certificate: &Certificate,
         proxy_cores: &[usize],
         load_cores: &[usize],
@@ -77,7 +76,7 @@ impl Stage {
         let folder = tempfile::Builder::new().prefix("segue-bench-").tempdir()?;
         let [port, origin_port, shadow_port] = [free_port()?, free_port()?, free_port()?];
         let origin = origin(origin_port, None, load_cores, &folder)?;
-        let fault = match contender.mirror {
+        let fault = match case.contender.mirror {
             Mirror::Off | Mirror::Dead => None,
             Mirror::Live => Some(None),
             Mirror::Hung => Some(Some("hang")),
@@ -92,14 +91,16 @@ impl Stage {
             listen: port,
             origin: origin_port,
             shadow: shadow_port,
-            workers: scenario.workers,
-            downstream: scenario.downstream,
-            mirror: contender.mirror,
+            workers: case.workers,
+            downstream: case.downstream,
+            mirror: case.contender.mirror,
+            routes: case.routes,
+            tee_percent: case.tee_percent,
             certificate: &certificate.chain(),
             key: &certificate.key(),
             certificate_and_key: &certificate.both(),
         };
-        let command = contender.peer.command(&site)?;
+        let command = case.contender.peer.command(&site)?;
         let mut proxy = Process::start(&command, proxy_cores, folder.path().join("proxy.log"))?;
         proxy.wait_for(port)?;
         Ok(Self { proxy, _shadow: shadow, _origin: origin, port, origin_port, shadow_port, folder })

@@ -52,6 +52,17 @@ pub enum Verdict {
     Unclear,
 }
 
+impl Verdict {
+    /// A word of at most seven letters.
+    pub const fn shown(self) -> &'static str {
+        match self {
+            Self::Reached => "reached",
+            Self::Missed => "MISSED",
+            Self::Unclear => "unclear",
+        }
+    }
+}
+
 /// Of the load's cores. Above it an open loop measures how long its own requests wait for a core.
 const MAX_LOAD_BUSY: f64 = 0.9;
 
@@ -159,9 +170,7 @@ impl Target {
             Bound::Times(_, than) | Bound::NoLessThan(_, than) => results.by_round(ours, find(than), ratio),
             Bound::TimesBest(_) => results.by_round(ours, |round| self.best(results, round), ratio),
             Bound::MoreThan(_, than) => results.by_round(ours, find(than), |a, b| a - b),
-            Bound::Absolute(_) => {
-                Spread::of(results.all(self.ours.scenario, self.ours.contender, self.figure))
-            }
+            Bound::Absolute(_) => results.spread(self.ours.scenario, self.ours.contender, self.figure),
         }?;
         let (bound, reached) = match self.bound {
             Bound::NoLessThan(least, _) => (format!("≥ {least}"), measured.median >= least),
@@ -182,7 +191,8 @@ impl Target {
     fn is_blurred(&self, results: &Results) -> bool {
         let scenario = SCENARIOS.iter().find(|scenario| scenario.name == self.ours.scenario);
         scenario.is_some_and(|scenario| matches!(scenario.load, Load::Open { .. }))
-            && Spread::of(results.all(self.ours.scenario, self.ours.contender, Figure::LoadBusy))
+            && results
+                .spread(self.ours.scenario, self.ours.contender, Figure::LoadBusy)
                 .is_some_and(|busy| busy.median > MAX_LOAD_BUSY)
     }
 

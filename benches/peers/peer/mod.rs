@@ -46,6 +46,8 @@ pub struct Site<'a> {
     pub workers: usize,
     pub downstream: Downstream,
     pub mirror: Mirror,
+    pub routes: Option<usize>,
+    pub tee_percent: u8,
     /// PEM files: chain, key, and both in one.
     pub certificate: &'a Path,
     pub key: &'a Path,

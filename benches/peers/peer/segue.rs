@@ -8,10 +8,10 @@ use std::process::Command;
 
 use super::Site;
 use crate::Outcome;
-use crate::scenario::{Downstream, Mirror};
+use crate::scenario::{Downstream, Mirror, TEE_PERCENT};
 
 pub fn command(program: &Path, site: &Site<'_>) -> Outcome<Command> {
-    let Site { listen, origin, shadow, workers, certificate, key, .. } = site;
+    let Site { listen, origin, shadow, workers, certificate, key, tee_percent, .. } = site;
     let tls = match site.downstream {
         Downstream::Http1 | Downstream::H2c => String::new(),
         Downstream::Tls => format!(
@@ -31,20 +31,39 @@ max_connections = 10000
 [[listeners]]
 address = "127.0.0.1:{listen}"
 {tls}
-[services.web]
+"#
+    );
+    let paths = if let Some(routes) = site.routes {
+        for n in 1..routes {
+            writeln!(
+                text,
+                "[services.other-{n}]\npaths = [\"/other/{n}\"]\n\
+                 source = {{ endpoints = [\"http://127.0.0.1:{origin}\"] }}"
+            )?;
+        }
+        r#"paths = ["/bytes"]"#
+    } else {
+        ""
+    };
+    write!(
+        text,
+        r#"[services.web]
+{paths}
 source = {{ endpoints = ["http://127.0.0.1:{origin}"] }}
 upstream = {{ max_connections = 10000 }}
 "#
-    );
+    )?;
     if site.mirror != Mirror::Off {
         write!(
             text,
             r#"shadow = {{ endpoints = ["http://127.0.0.1:{shadow}"] }}
 [services.web.tee]
-percent = 5.0
+percent = {tee_percent}.0
+allow_above_5_percent = {}
 max_requests_per_second = 100000
 max_bytes_per_second = "1 GiB"
-"#
+"#,
+            *tee_percent > TEE_PERCENT
         )?;
     }
     let file = site.folder.join("segue.toml");
