@@ -226,7 +226,7 @@ fn callers(t: &mut Table<'_>) -> Callers {
         stall_timeout: t.duration("stall_timeout", d.stall_timeout),
         max_header_bytes: t.size("max_header_bytes", d.max_header_bytes, ByteSize::kib(1)..=ByteSize::mib(1)),
         max_header_count: t.number("max_header_count", d.max_header_count, 1..=1_000),
-        // hyper ends at 64 KiB whatever stands here.
+        // `http::Uri` ends at 64 KiB whatever stands here.
         max_uri_bytes: t.size("max_uri_bytes", d.max_uri_bytes, ByteSize(256)..=ByteSize::kib(63)),
         max_body_bytes: t.take("max_body_bytes").and_then(|item| item.size(&(BYTE..=MAX_SIZE))),
         max_concurrent_streams: t.number("max_concurrent_streams", d.max_concurrent_streams, 1..=10_000),

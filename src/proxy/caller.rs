@@ -46,13 +46,13 @@ impl Caller {
     }
 }
 
-/// An answer whose connection counts as busy until hyper has taken all of it.
+/// An answer whose connection counts as busy until all of it is taken.
 pub struct Tracked {
     answer: Answer,
     _in_flight: InFlight,
 }
 
-/// Answers one request; the connection is busy until hyper has taken all of the answer.
+/// Answers one request; the connection is busy until all of the answer is taken.
 pub async fn answer(caller: Rc<Caller>, request: Request<RequestBody>) -> Response<Tracked> {
     let in_flight = InFlight::begin(&caller);
     let response = forward::handle(caller, request).await;

@@ -18,11 +18,25 @@ pub fn action_in(text: &[u8]) -> Option<&[u8]> {
             previous = b"";
         }
         rest = rest.get(gap..).filter(|rest| !rest.is_empty())?;
-        let length = rest.iter().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let mut uppers = 0;
+        let end = rest.iter().position(|&byte| {
+            let kind = KINDS.get(usize::from(byte)).copied().unwrap_or(Kind::Other);
+            uppers += usize::from(kind == Kind::Upper);
+            kind == Kind::Other
+        });
+        let length = end.unwrap_or(rest.len());
         let (run, after) = rest.split_at_checked(length)?;
         rest = after;
         if is_action(b"", run) || starts_with_action(run) {
             return Some(run);
+        }
+        if uppers == 0 {
+            // One hump, as nearly everywhere.
+            if !previous.is_empty() && is_action(previous, run) {
+                return Some(run);
+            }
+            previous = run;
+            continue;
         }
         let mut humps = run;
         while !humps.is_empty() {
@@ -36,6 +50,29 @@ pub fn action_in(text: &[u8]) -> Option<&[u8]> {
         }
     }
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Other,
+    Upper,
+    /// A small letter or a digit.
+    Plain,
+}
+
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Other; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let at = byte as u8;
+        if at.is_ascii_uppercase() {
+            kinds[byte] = Kind::Upper;
+        } else if at.is_ascii_alphanumeric() {
+            kinds[byte] = Kind::Plain;
+        }
+        byte += 1;
+    }
+    kinds
+};
 
 /// Bytes before the next word; `%41` counts whole, so that its digits are not taken for a word.
 fn gap(text: &[u8]) -> usize {

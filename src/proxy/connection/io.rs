@@ -81,7 +81,7 @@ impl AsyncWrite for Watched {
         self.wrote(polled)
     }
 
-    /// hyper shuts its stream down when it is done with it. Ours may go on, as a resting connection or
+    /// Whoever speaks HTTP shuts its stream down when it is done. Ours may go on, as a resting connection or
     /// a tunnel; the connection's task closes it when nothing follows.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))

@@ -152,7 +152,7 @@ async fn unless_signalled<T>(guard: &Guard, step: impl Future<Output = T>) -> Re
 
 /// A write whose caller may leave at any time.
 ///
-/// hyper drops a request's future when its caller goes away, but the source may still commit. Then the
+/// A request's future is dropped when its caller goes away, but the source may still commit. Then the
 /// exchange goes on in a task of its own, holding its guard, so that no drain ends before it has.
 pub struct Abandonable(Option<Running>, Rc<Service>);
 

@@ -104,8 +104,8 @@ fn is_http(protocol: &[u8]) -> bool {
 
 /// Refuses what must not be forwarded, and brings the target to origin form with exactly one `Host`.
 ///
-/// hyper accepts several of these (a length beside a transfer coding, any number of hosts), because
-/// to a server they are harmless; in front of another server they are how requests are smuggled.
+/// To a server several of these (a length beside a transfer coding, any number of hosts) are harmless;
+/// in front of another server they are how requests are smuggled.
 pub fn normalise(head: &mut Parts, scan: &Scan, limits: &Callers) -> Result<(), Reject> {
     if head.method == Method::CONNECT {
         return Err(Reject::ConnectRefused);
