@@ -205,8 +205,13 @@ fn requests(families: &mut Families<'_>, services: &[ServiceStatus]) -> fmt::Res
     families.counter("segue_classified", "Requests by the reason of their class.", reasons)?;
     let suspects = services.iter().flat_map(|of| labelled(of, "reason", &of.suspects));
     families.counter("segue_suspects", "Reads whose answer suggests a side effect.", suspects)?;
-    let single: [Counted; 4] = [
+    let single: [Counted; 5] = [
         ("segue_retries", "Requests sent to the instance a second time.", |of| of.retries),
+        (
+            "segue_informational_answers",
+            "Answers before the final one, such as 103, which are not passed on.",
+            |of| of.informational,
+        ),
         ("segue_cut", "Exchanges cut at a drain deadline.", |of| of.cut),
         ("segue_abandoned", "Writes whose caller left, and that were heard out.", |of| of.abandoned),
         ("segue_caller_left", "Answers whose caller left before their end.", |of| of.caller_left),

@@ -35,6 +35,7 @@ pub struct ServiceStatus {
     pub pairs: PairStatus,
     pub endpoints: Vec<EndpointStatus>,
     pub retries: u64,
+    pub informational: u64,
     pub cut: u64,
     /// Writes whose caller left and that were heard out.
     pub abandoned: u64,
@@ -321,6 +322,7 @@ impl Control {
             pairs,
             endpoints: endpoints(service),
             retries: sum(|report| report.retries),
+            informational: sum(|report| report.informational),
             cut: sum(|report| report.cut),
             abandoned: sum(|report| report.abandoned),
             caller_left: sum(|report| report.caller_left),

@@ -44,6 +44,8 @@ pub struct Counts {
     pub held: Vec<Duration>,
     pub parked: u64,
     pub retries: u64,
+    /// Answers before the final one, such as 103, which are not passed on.
+    pub informational: u64,
     pub cut: u64,
     pub abandoned: u64,
     pub caller_left: u64,

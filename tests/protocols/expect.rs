@@ -80,3 +80,18 @@ fn an_instance_that_knows_nothing_of_it_gets_the_body_after_a_second() {
     assert_eq!(wire.answer().status, 200);
     assert_eq!(origin.take()[0].body, b"hello");
 }
+
+#[test]
+fn early_hints_are_counted_and_not_passed_on() {
+    let origin = RawOrigin::by_hand(|mut stream, _| {
+        read_head(&mut stream);
+        let hints = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n";
+        let answer = format!("{hints}{hints}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone");
+        stream.write_all(answer.as_bytes()).unwrap();
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let segue = Segue::with(&origin.url(), None, "", "");
+    let answer = Wire::open(segue.address).get("/");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "done"));
+    assert_eq!(segue.service()["informational"], 2);
+}

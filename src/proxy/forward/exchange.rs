@@ -59,7 +59,9 @@ impl Exchange {
         let mut attempts = 0;
         let mut retried = false;
         let informed = |status| {
-            if let (StatusCode::CONTINUE, Some(release)) = (status, &release) {
+            if status != StatusCode::CONTINUE {
+                service.counts.borrow_mut().informational += 1;
+            } else if let Some(release) = &release {
                 release.now();
             }
         };
