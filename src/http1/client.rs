@@ -49,6 +49,8 @@ struct Inner {
     /// A head came that is not the final one.
     informed: bool,
     write_fault: Option<io::Error>,
+    /// All of the request is on the wire.
+    sent: bool,
     /// The rest of a request's body.
     upload: Option<JoinHandle<Result<(), Stuck>>>,
     max_head: usize,
@@ -127,6 +129,7 @@ impl Connection {
             keeps_alive: true,
             informed: false,
             write_fault: None,
+            sent: false,
             upload: None,
             max_head: read_ahead.unwrap_or(MAX_HEAD),
             permit,
@@ -176,7 +179,9 @@ impl Connection {
         let sent = if body.is_end_stream() {
             self.0.borrow_mut().begin(&parts, None, added);
             spare = Some((parts, body));
-            poll_fn(|cx| self.0.borrow_mut().poll_write(cx)).await.map_err(SendFault::Io)
+            let written = poll_fn(|cx| self.0.borrow_mut().poll_write(cx)).await;
+            self.0.borrow_mut().sent = written.is_ok();
+            written.map_err(SendFault::Io)
         } else {
             let framing = self.0.borrow_mut().begin(&parts, Some(body.size_hint()), added);
             self.0.borrow_mut().spare = head::recycle(parts.headers);
@@ -270,6 +275,7 @@ impl Inner {
         self.stage = Stage::Awaiting;
         self.informed = false;
         self.write_fault = None;
+        self.sent = false;
         let writer = &mut self.writer;
         writer.began = false;
         let out = &mut writer.head;
@@ -282,7 +288,11 @@ impl Inner {
                 "host" => has_host = true,
                 "te" => has_te = true,
                 "connection" => has_connection = true,
-                "content-length" => announced = Some(head::number(value).unwrap_or(0)),
+                // Written below, once: HTTP/2 lets through what is said twice, or in no digit at all.
+                "content-length" => {
+                    announced = announced.or(head::number(value));
+                    continue;
+                }
                 _ => {}
             }
             head::write_header(out, name.as_str(), value.as_bytes());
@@ -296,17 +306,16 @@ impl Inner {
             // It is hop-by-hop, so HTTP/1.1 wants it named.
             head::write_header(out, CONNECTION.as_str(), TE.as_str().as_bytes());
         }
-        let framing = match (body, announced) {
-            (None, Some(_)) => Framing::Known(0),
-            (None, None) => {
-                if matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+        let wants_length = || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+        let framing = match body {
+            None => {
+                if announced.is_some() || wants_length() {
                     head::write_length(out, 0);
                 }
                 Framing::Known(0)
             }
-            (Some(_), Some(length)) => Framing::Known(length),
-            (Some(hint), None) => {
-                if let Some(length) = hint.exact() {
+            Some(hint) => {
+                if let Some(length) = announced.or(hint.exact()) {
                     head::write_length(out, length);
                     Framing::Known(length)
                 } else {
@@ -396,7 +405,7 @@ impl Inner {
         let status = response.status();
         let headers = response.headers_mut();
         let announced = signs.framing(headers)?;
-        if announced == Some(Length::Chunked) && signs.has_length() {
+        if signs.has_two_framings() {
             // It says nothing beside a coding (RFC 9112 §6.3), and must not be passed on with it.
             headers.remove(CONTENT_LENGTH);
         }
@@ -412,9 +421,8 @@ impl Inner {
 
     /// The answer has come to its end.
     fn end(&mut self) {
-        let sent = self.upload.as_ref().is_none_or(JoinHandle::is_finished);
         let clean = self.wire.as_ref().is_some_and(|wire| wire.buffer.is_empty());
-        if self.keeps_alive && sent && clean && self.write_fault.is_none() {
+        if self.keeps_alive && self.sent && clean {
             self.upload = None;
             self.stage = Stage::Rested;
         } else {
@@ -464,7 +472,7 @@ where
         let this = self.get_mut();
         loop {
             let mut starved = false;
-            if !this.ended && !this.connection.0.borrow().writer.is_full() {
+            while !starved && !this.ended && !this.connection.0.borrow().writer.is_full() {
                 match Pin::new(&mut this.body).poll_frame(cx) {
                     Poll::Pending => starved = true,
                     Poll::Ready(frame) => this.take(frame)?,
@@ -472,6 +480,7 @@ where
             }
             ready!(this.connection.0.borrow_mut().poll_write(cx)).map_err(Stuck::Io)?;
             if this.ended {
+                this.connection.0.borrow_mut().sent = true;
                 return Poll::Ready(Ok(()));
             }
             if starved {

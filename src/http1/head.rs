@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use httparse::Status;
@@ -37,7 +37,7 @@ pub enum HeadError {
     ContentLength,
     #[error("Transfer-Encoding in HTTP/1.0")]
     CodingInHttp10,
-    #[error("Transfer-Encoding does not end in chunked")]
+    #[error("a Transfer-Encoding that is not chunked alone")]
     Coding,
 }
 
@@ -55,6 +55,14 @@ impl Progress {
         // The empty line may have begun in what was there before.
         let fresh = buffer.get(self.0.saturating_sub(3)..).unwrap_or_default();
         fresh.windows(2).any(|pair| pair == b"\n\n") || fresh.windows(3).any(|three| three == b"\n\r\n")
+    }
+}
+
+/// Drops the empty lines that some callers send behind a body (RFC 9112 §2.2): they are no beginning of a head.
+pub fn skip_empty_lines(buffer: &mut BytesMut, progress: &mut Progress) {
+    while buffer.starts_with(b"\r\n") {
+        buffer.advance(2);
+        *progress = Progress::default();
     }
 }
 
@@ -266,7 +274,7 @@ pub fn parse_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, HeadEr
             (length, map)
         }
     };
-    bytes::Buf::advance(buffer, length);
+    buffer.advance(length);
     Ok(Some(map))
 }
 
@@ -287,7 +295,7 @@ pub struct Signs {
     lengths: usize,
     bad_length: bool,
     has_coding: bool,
-    /// The last coding is `chunked`.
+    /// It is `chunked`, once. What else was done to a body would be lost with this header, which does not pass a proxy.
     chunked: bool,
     closes: bool,
     keeps: bool,
@@ -318,9 +326,8 @@ impl Signs {
                 self.lengths += 1;
             }
             "transfer-encoding" => {
+                self.chunked = !self.has_coding && value.as_bytes().eq_ignore_ascii_case(b"chunked");
                 self.has_coding = true;
-                let last = value.as_bytes().rsplit(|&byte| byte == b',').next().unwrap_or_default();
-                self.chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
             }
             "connection" => {
                 for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
@@ -354,17 +361,14 @@ impl Signs {
         Ok(self.length.map(Length::Known))
     }
 
-    pub const fn has_length(&self) -> bool {
-        self.lengths > 0
+    /// A length beside a coding is how messages are smuggled.
+    pub const fn has_two_framings(&self) -> bool {
+        self.lengths > 0 && self.has_coding
     }
 
-    pub const fn has_coding(&self) -> bool {
-        self.has_coding
-    }
-
-    /// Whether the sender keeps the connection open after this message.
+    /// Whether another message may follow this one on its connection.
     pub const fn keeps_alive(&self) -> bool {
-        !self.closes && (self.keeps || matches!(self.version, Version::HTTP_11))
+        !self.closes && !self.has_two_framings() && (self.keeps || matches!(self.version, Version::HTTP_11))
     }
 }
 
@@ -384,8 +388,11 @@ pub fn write_request_line(out: &mut BytesMut, method: &Method, target: &Uri) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.extend_from_slice(b" ");
     let path = target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    // `*` and an empty path come as they are and as `/`.
-    out.extend_from_slice(if path.is_empty() { b"/" } else { path.as_bytes() });
+    // `http://host?query` has no path.
+    if !path.starts_with(['/', '*']) {
+        out.extend_from_slice(b"/");
+    }
+    out.extend_from_slice(path.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 

@@ -186,7 +186,7 @@ where
     {
         loop {
             let mut starved = false;
-            if !answering.ended && !self.0.borrow().writer.is_full() {
+            while !starved && !answering.ended && !self.0.borrow().writer.is_full() {
                 match Pin::new(&mut answering.body).poll_frame(cx) {
                     Poll::Pending => starved = true,
                     Poll::Ready(frame) => {
@@ -231,6 +231,7 @@ where
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Request<()>>, Fault>> {
         let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(None)) };
         loop {
+            head::skip_empty_lines(&mut wire.buffer, &mut self.progress);
             let parsed = head::parse_request(&mut wire.buffer, &mut self.progress, &mut self.spare)?;
             if let Some((mut request, signs)) = parsed {
                 self.accept(&mut request, &signs)?;
@@ -254,8 +255,7 @@ where
     fn accept(&mut self, request: &mut Request<()>, signs: &Signs) -> Result<(), HeadError> {
         self.version = signs.version;
         self.is_head = request.method() == Method::HEAD;
-        // A length beside a coding is how requests are smuggled; whatever is answered, nothing may follow.
-        self.keeps_alive = signs.keeps_alive() && !(signs.has_length() && signs.has_coding());
+        self.keeps_alive = signs.keeps_alive();
         self.answering = false;
         self.unwanted = false;
         let announced = match signs.framing(request.headers_mut()) {
@@ -281,7 +281,9 @@ where
         close: bool,
     ) -> Option<Framing> {
         self.answering = true;
-        self.expects = false;
+        // Nobody knows whether a body that was not asked for still comes.
+        let uninvited = std::mem::take(&mut self.expects);
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         if self.unwanted {
             self.skip_body();
         }
@@ -293,8 +295,11 @@ where
         let (mut announced, mut has_date) = (None, false);
         for (name, value) in headers {
             match name.as_str() {
-                "content-length" if never_has_body => continue,
-                "content-length" => announced = head::number(value),
+                "content-length" => match head::number(value) {
+                    Some(bytes) if !never_has_body && announced.is_none() => announced = Some(bytes),
+                    // HTTP/2 lets through what is said twice, or in no digit at all.
+                    _ => continue,
+                },
                 "date" => has_date = true,
                 _ => {}
             }
@@ -306,15 +311,18 @@ where
             None if self.version == Version::HTTP_11 => Framing::Chunked,
             None => Framing::UntilClose,
         };
-        self.keeps_alive &= !close
-            && (!self.unwanted || self.decoder.is_at_end())
-            && (!has_body || framing != Framing::UntilClose);
+        // A tunnel ends the connection in its own way.
+        self.keeps_alive &= switches
+            || !close
+                && !uninvited
+                && (!self.unwanted || self.decoder.is_at_end())
+                && (!has_body || framing != Framing::UntilClose);
         match framing {
             Framing::Known(bytes) if has_body && announced.is_none() => head::write_length(out, bytes),
             Framing::Chunked if has_body => head::write_header(out, TRANSFER_ENCODING.as_str(), b"chunked"),
             _ => {}
         }
-        if status != StatusCode::SWITCHING_PROTOCOLS {
+        if !switches {
             match (self.version, self.keeps_alive) {
                 (Version::HTTP_10, true) => head::write_header(out, CONNECTION.as_str(), b"keep-alive"),
                 (_, true) => {}
@@ -344,6 +352,8 @@ where
     }
 
     fn end(&mut self) -> Next {
+        // What comes next may be refused before its method is known.
+        self.is_head = false;
         if self.unwanted {
             self.skip_body();
         }
@@ -426,6 +436,8 @@ where
             None => this.ended = true,
             Some(Err(error)) => {
                 this.ended = true;
+                // Where the next request would begin is unknown.
+                inner.keeps_alive = false;
                 inner.gone = matches!(error, BodyError::Incomplete | BodyError::Io(_));
             }
         }

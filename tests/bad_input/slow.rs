@@ -59,6 +59,45 @@ fn a_slow_head_on_a_used_connection_gets_408_too() {
 }
 
 #[test]
+fn a_slow_head_that_began_behind_another_request_gets_408_too() {
+    let origin = RawOrigin::answering(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        Reply::ok("ok")
+    });
+    let segue = Segue::with(&origin.url(), None, "", HASTY);
+    let first = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+    // In one piece, and while the first is being answered.
+    for pieces in [&[first, "GET /second HT"][..], &[first, "", "GET /second HT"]] {
+        let mut wire = Wire::open(segue.address);
+        match pieces {
+            [one, two] => wire.send([*one, *two].concat()),
+            pieces => {
+                for piece in pieces {
+                    wire.send(piece);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+        assert_eq!(wire.answer().status, 200);
+        assert_eq!(wire.answer().status, 408, "{pieces:?}");
+        wire.assert_closed();
+    }
+}
+
+#[test]
+fn an_empty_line_after_a_request_keeps_nothing_open() {
+    let origin = RawOrigin::start();
+    let segue = Segue::with(&origin.url(), None, "", HASTY);
+    let mut wire =
+        Wire::sent(segue.address, "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nab\r\n");
+    assert_eq!(wire.answer().status, 200);
+    wire.assert_closed();
+    let mut wire = Wire::sent(segue.address, "GET / HTTP/1.1\r\nhost: test\r\n\r\n\r\n");
+    assert_eq!(wire.answer().status, 200);
+    assert_eq!(wire.get("/again").status, 200, "and is no request");
+}
+
+#[test]
 fn a_body_that_does_not_come_gets_408() {
     let origin = RawOrigin::start();
     let segue = Segue::with(&origin.url(), None, "", HASTY);

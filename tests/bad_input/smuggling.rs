@@ -150,6 +150,7 @@ fn heads() -> Vec<(&'static str, Vec<u8>, Expect)> {
         ("a list of hosts", get("GET /x HTTP/1.1", "host: test, other\n"), Refused(BAD)),
         ("the target contradicts the host", get("GET http://other/x HTTP/1.1", "host: test\n"), Refused(BAD)),
         ("the target agrees with the host", get("GET http://test/x HTTP/1.1", "host: test\n"), Hears(&["GET /x HTTP/1.1"])),
+        ("a target without a path", get("GET http://test?x HTTP/1.1", "host: test\n"), Hears(&["GET /?x HTTP/1.1"])),
         ("userinfo in the target", get("GET http://me@test/x HTTP/1.1", "host: test\n"), Refused(BAD)),
         ("an authority as the target", get("GET test HTTP/1.1", "host: test\n"), Refused(BAD)),
         ("a host named hop-by-hop", get("GET /x HTTP/1.1", "connection: host\nhost: test\n"), Hears(&["GET /x HTTP/1.1"])),

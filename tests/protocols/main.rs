@@ -12,6 +12,7 @@ mod ending;
 mod endpoints;
 mod expect;
 mod foreign;
+mod framing;
 mod headers;
 mod http2;
 mod resting;

@@ -105,7 +105,12 @@ impl Session<'_> {
         if self.closing && self.connection.is_quiet() {
             return Poll::Ready(Ok(ControlFlow::Break(End::Close)));
         }
-        let request = ready!(self.connection.poll_request(cx))?;
+        let polled = self.connection.poll_request(cx);
+        if polled.is_pending() && !self.connection.is_quiet() {
+            // A head that began to arrive while the request before it was being answered.
+            self.caller.link.on_read(self.caller.worker.clock.now());
+        }
+        let request = ready!(polled)?;
         Poll::Ready(Ok(request.map_or(ControlFlow::Break(End::Close), ControlFlow::Continue)))
     }
 

@@ -215,11 +215,12 @@ pub fn refuse(stream: &Stream) {
 
 /// Closes in order: our side first, then whatever the caller still sends is let run out.
 async fn close(mut stream: Stream) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
     let mut sink = vec![0; 8192];
     let drained = async {
+        // TLS says goodbye first, which a caller that reads nothing does not let it do.
+        if stream.shutdown().await.is_err() {
+            return;
+        }
         let mut left = LINGER_BYTES;
         while left > 0 {
             match stream.read(&mut sink).await {

@@ -106,7 +106,7 @@ async fn serve(
     }
     let guard = admission.guard;
 
-    let wants_upgrade = scan.wants_upgrade() && parts.version <= http::Version::HTTP_11;
+    let wants_upgrade = scan.wants_upgrade() && parts.version == http::Version::HTTP_11;
     let added = edit_request(&mut parts.headers, &scan, &caller.forwarding, wants_upgrade);
     let credentials = scan.has_credentials;
     let teed = tee::offer(&service, caller, (&parts, &added), &mut upload, verdict, &guard, credentials);
