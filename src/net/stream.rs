@@ -1,6 +1,7 @@
 //! TCP, Unix and TLS streams as one type, without dynamic dispatch on the byte path.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -26,8 +27,7 @@ impl Stream {
         }
     }
 
-    /// Takes a stream that has not been used yet off this thread's runtime; TLS belongs to where its
-    /// handshake was.
+    /// Takes a stream off this thread's runtime; TLS belongs to where its handshake was.
     pub fn detach(self) -> io::Result<Detached> {
         match self {
             Self::Tcp(tcp) => Ok(Detached::Tcp(tcp.into_std()?)),
@@ -41,7 +41,7 @@ impl Stream {
     }
 }
 
-/// A stream on its way from one thread's runtime to another's.
+/// A stream that belongs to no runtime: on its way to another thread's, or at rest.
 #[derive(Debug)]
 pub enum Detached {
     Tcp(std::net::TcpStream),
@@ -53,6 +53,25 @@ impl Detached {
         match self {
             Self::Tcp(tcp) => Ok(Stream::Tcp(TcpStream::from_std(tcp)?)),
             Self::Unix(unix) => Ok(Stream::Unix(UnixStream::from_std(unix)?)),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+            Self::Tls(tls) => tls.get_ref().0.as_fd(),
+        }
+    }
+}
+
+impl AsFd for Detached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
         }
     }
 }

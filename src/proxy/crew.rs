@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::loads::Loads;
 use super::plan::Plan;
 use super::report::Report;
-use super::worker::{self, Loads, Order, Start, Told};
+use super::worker::{self, Order, Start, Told};
 use crate::tee::lane::Lane;
 
 #[derive(Debug, thiserror::Error)]

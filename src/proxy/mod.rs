@@ -22,6 +22,7 @@ pub mod respond;
 pub mod access;
 pub mod crew;
 pub mod gates;
+pub mod loads;
 pub mod plan;
 pub mod report;
 pub mod service;

@@ -7,19 +7,21 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
 use super::access::Lines;
+use super::connection::resting::{self, Resting};
 use super::connection::{self, Link, Patience, Phase, Signal};
 use super::gate::controller::MemberId;
 use super::gate::local::Blocker;
 use super::gate::member::Generation;
 use super::gate::{Command, Event};
 use super::listener::Entrance;
+use super::loads::{Counted, Load, Loads};
 use super::plan::{Plan, TeePlan};
 use super::report::{self, Report};
 use super::service::{CoarseClock, Service, count};
@@ -34,9 +36,6 @@ const GIVE_BACK: Duration = Duration::from_secs(1);
 /// When the process ends, a connection that says nothing for this long is closed: its caller is no
 /// more likely to speak at just that moment than at the end of any idle timeout.
 const QUIET: Duration = Duration::from_secs(2);
-/// A worker with this many connections more than the least loaded one passes the next one on: whoever
-/// happens to wake up first would otherwise collect them all.
-const LEAD: usize = 4;
 /// After running out of descriptors accepting is pointless for a moment.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -100,36 +99,6 @@ pub struct Told {
     pub event: Event,
 }
 
-/// Connections of all workers, each on a cache line of its own.
-#[derive(Debug)]
-pub struct Loads(Vec<Load>);
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Load(AtomicUsize);
-
-impl Loads {
-    pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self((0..workers).map(|_| Load::default()).collect()))
-    }
-
-    pub fn total(&self) -> usize {
-        self.0.iter().map(|load| load.0.load(Ordering::Relaxed)).sum()
-    }
-
-    /// The least loaded worker, if `worker` is well ahead of it.
-    fn behind(&self, worker: usize) -> Option<usize> {
-        let of = |load: &Load| load.0.load(Ordering::Relaxed);
-        let mine = self.0.get(worker).map_or(0, of);
-        let (least, load) = self.0.iter().map(of).enumerate().min_by_key(|(_, load)| *load)?;
-        (mine > load + LEAD).then_some(least)
-    }
-
-    fn of(&self, worker: usize) -> Option<&AtomicUsize> {
-        self.0.get(worker).map(|load| &load.0)
-    }
-}
-
 /// What a worker makes of a plan.
 pub struct Table {
     pub plan: Arc<Plan>,
@@ -161,8 +130,11 @@ pub struct Worker {
     pub ends: RefCell<Vec<(&'static str, u64)>>,
     pub lines: Lines,
     table: RefCell<Rc<Table>>,
+    /// Connections with a task; the others are resting.
     links: RefCell<Slab<Rc<Link>>>,
+    pub(super) resting: Resting,
     loads: Arc<Loads>,
+    load: Arc<Load>,
     closing: Cell<bool>,
     freed: Cell<bool>,
     gave_back: Cell<Instant>,
@@ -198,6 +170,8 @@ impl Worker {
             lines: Lines::default(),
             table: RefCell::new(Rc::new(Table { plan: Arc::clone(&start.plan), services: Vec::new() })),
             links: RefCell::default(),
+            resting: Resting::open(),
+            load: start.loads.of(start.number),
             loads: start.loads,
             closing: Cell::new(false),
             freed: Cell::new(false),
@@ -223,17 +197,21 @@ impl Worker {
     }
 
     pub fn connections(&self) -> usize {
-        self.links.borrow().len()
+        self.links.borrow().len() + self.resting.count()
     }
 
+    /// Connections of which only the socket is in use, in the set or out of it.
     pub fn resting(&self) -> usize {
         self.links.borrow().iter().filter(|(_, link)| link.phase() == Phase::Resting).count()
+            + self.resting.count()
+    }
+
+    /// Counts a connection, for as long as what it gives is kept.
+    pub(super) fn count_in(&self) -> Counted {
+        Counted::new(&self.load)
     }
 
     pub(super) fn enter(&self, link: Rc<Link>) -> usize {
-        if let Some(load) = self.loads.of(self.number) {
-            load.fetch_add(1, Ordering::Relaxed);
-        }
         self.links.borrow_mut().insert(link)
     }
 
@@ -245,9 +223,6 @@ impl Worker {
     pub(super) fn leave(&self, key: usize) {
         self.freed();
         self.links.borrow_mut().try_remove(key);
-        if let Some(load) = self.loads.of(self.number) {
-            load.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 
     /// Builds the table of a new plan; services that stay keep their gates, pools and counts.
@@ -269,7 +244,7 @@ impl Worker {
         *self.table.borrow_mut() = Rc::new(Table { plan, services });
     }
 
-    fn sweep(&self, now: Instant) {
+    fn sweep(self: &Rc<Self>, now: Instant) {
         self.clock.set(now);
         let table = self.table();
         let callers = &table.plan.callers;
@@ -285,6 +260,7 @@ impl Worker {
                 link.send(signal);
             }
         }
+        self.sweep_resting(now, idle);
         for service in table.services() {
             service.sweep(now, callers.stall_timeout);
         }
@@ -298,8 +274,19 @@ impl Worker {
         }
     }
 
+    fn sweep_resting(self: &Rc<Self>, now: Instant, idle: Duration) {
+        if self.resting.has_expired(now, idle) {
+            // Who has spoken by now is not closed for having been silent.
+            while self.resting.take_ready(|entry| connection::rouse(self, entry)) {}
+            self.resting.expire(now, idle);
+            self.freed();
+        }
+        self.resting.compact();
+    }
+
     fn close(&self, stagger: Duration) {
         self.closing.set(true);
+        self.resting.clear();
         for (_, link) in self.links.borrow().iter() {
             if link.is_multiplexed() && link.phase() == Phase::Busy && !stagger.is_zero() {
                 close_later(Rc::clone(link), stagger);
@@ -317,9 +304,10 @@ impl Worker {
         }
     }
 
-    fn signal_all(&self, signal: Signal) {
+    fn cut_all(&self) {
+        self.resting.clear();
         for (_, link) in self.links.borrow().iter() {
-            link.send(signal);
+            link.send(Signal::Cut);
         }
     }
 }
@@ -338,9 +326,11 @@ pub fn run(start: Start, ready: impl FnOnce()) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let (worker, orders) = Worker::new(start, Instant::now());
-    ready();
-    runtime.block_on(serve(worker, orders));
+    runtime.block_on(async {
+        let (worker, orders) = Worker::new(start, Instant::now());
+        ready();
+        serve(worker, orders).await;
+    });
     Ok(())
 }
 
@@ -354,6 +344,7 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             sweeping.sweep(Instant::now());
         }
     });
+    tokio::task::spawn_local(resting::watch(Rc::clone(&worker)));
     let mut accepting = Vec::new();
     while let Some(order) = orders.recv().await {
         match order {
@@ -397,7 +388,7 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             }
             Order::Close { stagger } => worker.close(stagger),
             Order::Leave { stagger } => worker.leave_callers(stagger),
-            Order::CutAll => worker.signal_all(Signal::Cut),
+            Order::CutAll => worker.cut_all(),
             Order::Stop => {
                 worker.sweep(Instant::now());
                 return;

@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 
 use super::io::Watched;
-use super::{Phase, Place, Rested, Signal, close, rest};
+use super::{Phase, Place, Rested, Signal, close, lay_down};
 use crate::http1::head::HeadError;
 use crate::http1::server::{Answering, Body, Connection, Fault, Next};
 use crate::net::{EitherBody, Stream};
@@ -51,10 +51,7 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     let Some((io, read)) = connection.into_parts() else { return };
     let stream = io.into_inner();
     match end {
-        End::Rest => {
-            worker.freed();
-            tokio::task::spawn_local(rest(Rested { stream, caller, place, known: true }));
-        }
+        End::Rest => lay_down(Rested { stream, peer: caller.peer, place, known: true }),
         End::Close => close(stream).await,
         End::Drop => {}
         End::Tunnel(ticket) => {

@@ -22,7 +22,7 @@ pub struct Link {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing but the socket is kept.
+    /// Nothing but the stream is kept.
     Resting,
     /// Nothing is in flight.
     Idle,
@@ -35,7 +35,7 @@ pub enum Phase {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// Take the connection apart and keep the socket alone.
+    /// Take the connection apart and keep the stream alone, in clear a bare socket.
     Rest,
     /// The head did not arrive in time.
     HeaderTimeout,

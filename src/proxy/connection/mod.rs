@@ -1,19 +1,22 @@
 //! One caller's connection: handshakes, rest, HTTP/1.1 or HTTP/2, and its end.
 //!
 //! ```text
-//!   accepted ─► PROXY header, TLS ─► resting ─► readable ─► HTTP ──► closed
-//!                                       ▲                    │ ├──► tunnel
-//!                                       └── idle for a while ┘
+//!   accepted ─► PROXY header, TLS ─► HTTP ─────────────► closed
+//!                                  ▲  │ └──► tunnel
+//!                         readable │  │ idle for a while
+//!                                  │  ▼
+//!                                 resting
 //! ```
 //!
-//! hyper keeps 18–21 KB for a connection with nothing in flight, so after two sweeps of idleness it is
-//! shut down gracefully, taken apart, and only its socket rests. A connection starts out resting too:
-//! one that never says anything never costs more than its socket.
+//! After two sweeps of idleness a connection is taken apart, and only its socket rests: see [`resting`].
+//! TLS rests with its session, in a task. A new connection is read from at once, as nearly every caller
+//! speaks at once; one that does not goes to rest like any other.
 
 mod http1;
 mod http2;
 mod io;
 mod link;
+pub mod resting;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -27,6 +30,7 @@ pub use self::link::{Link, Patience, Phase, Signal};
 use super::caller::Caller;
 use super::listener::proxy_protocol;
 use super::listener::{Entrance, TlsListener};
+use super::loads::Counted;
 use super::worker::{Worker, count_end};
 use crate::http1::server;
 use crate::net::{EitherBody, Stream};
@@ -46,25 +50,42 @@ pub type RequestBody = EitherBody<server::Body<io::Watched>>;
 /// A connection between two periods of use.
 struct Rested {
     stream: Stream,
-    caller: Rc<Caller>,
+    peer: Option<IpAddr>,
     place: Place,
     /// The protocol is known, by ALPN or from before: HTTP/1 unless TLS negotiated otherwise.
     known: bool,
 }
 
-/// A connection's place in its worker's set and in the shared count; given up when dropped.
+/// A connection's place among those of its worker that have a task, and in the count of them all;
+/// given up when dropped.
 pub struct Place {
+    entered: Entered,
+    counted: Counted,
+}
+
+struct Entered {
     worker: Rc<Worker>,
+    link: Rc<Link>,
     key: usize,
 }
 
 impl Place {
-    fn take(worker: &Rc<Worker>, link: Rc<Link>) -> Self {
-        Self { key: worker.enter(link), worker: Rc::clone(worker) }
+    fn take(worker: &Rc<Worker>, counted: Counted) -> Self {
+        let link = Rc::new(Link::new(worker.clock.now()));
+        let key = worker.enter(Rc::clone(&link));
+        Self { entered: Entered { worker: Rc::clone(worker), link, key }, counted }
+    }
+
+    fn worker(&self) -> &Rc<Worker> {
+        &self.entered.worker
+    }
+
+    fn link(&self) -> &Rc<Link> {
+        &self.entered.link
     }
 }
 
-impl Drop for Place {
+impl Drop for Entered {
     fn drop(&mut self) {
         self.worker.leave(self.key);
     }
@@ -72,27 +93,17 @@ impl Drop for Place {
 
 /// Takes over an accepted connection.
 pub fn begin(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>, entrance: Arc<Entrance>) {
-    let link = Rc::new(Link::new(worker.clock.now()));
-    let place = Place::take(worker, Rc::clone(&link));
-    let ip = peer.map(|peer| peer.ip());
+    let place = Place::take(worker, worker.count_in());
+    let peer = peer.map(|peer| peer.ip());
     if entrance.tls.is_none() && !entrance.proxy_protocol {
-        let caller = Rc::new(Caller::new(Rc::clone(worker), link, ip, false));
-        tokio::task::spawn_local(rest(Rested { stream, caller, place, known: false }));
+        tokio::task::spawn_local(wake(Rested { stream, peer, place, known: false }));
         return;
     }
-    let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        if let Some((stream, ip)) = handshake(&worker, stream, ip, &entrance).await {
-            let is_tls = stream.is_tls();
-            let caller = Rc::new(Caller::new(worker, link, ip, is_tls));
-            let begun = Rested { stream, caller, place, known: is_tls };
-            if is_tls {
-                // The first request may have come with the end of the handshake: then it waits inside
-                // the session, and the socket will not become readable for it.
-                tokio::task::spawn_local(wake(begun));
-            } else {
-                tokio::task::spawn_local(rest(begun));
-            }
+        if let Some((stream, peer)) = handshake(place.worker(), stream, peer, &entrance).await {
+            let known = stream.is_tls();
+            // A task of its own, without the room that a handshake needs.
+            tokio::task::spawn_local(wake(Rested { stream, peer, place, known }));
         }
     });
 }
@@ -138,10 +149,47 @@ async fn accept_tls(
     Ok(Stream::Tls(Box::new(tls.accept(tcp, timeout).await?.into())))
 }
 
-/// Waits until the caller says something. This future is all that a quiet connection costs.
+/// Keeps a connection until its caller says something: as a bare socket if it can be, and otherwise in
+/// a task.
+fn lay_down(rested: Rested) {
+    match settle(rested) {
+        Ok(None) => {}
+        Ok(Some(rested)) => drop(tokio::task::spawn_local(rest(rested))),
+        Err(error) => tracing::warn!(%error, "a connection that was to rest is lost"),
+    }
+}
+
+/// Puts a connection into the resting set, or gives it back where that cannot be.
+fn settle(rested: Rested) -> std::io::Result<Option<Rested>> {
+    let worker = Rc::clone(rested.place.worker());
+    worker.freed();
+    // What is about to be closed does not rest.
+    if rested.stream.is_tls() || worker.is_closing() {
+        return Ok(Some(rested));
+    }
+    let Some(seat) = worker.resting.seat(&rested.stream) else { return Ok(Some(rested)) };
+    let Rested { stream, peer, place: Place { counted, .. }, known } = rested;
+    let (socket, since) = (stream.detach()?, worker.clock.now());
+    worker.resting.put(seat, resting::Entry { socket, peer, known, since, counted });
+    Ok(None)
+}
+
+/// Builds up what rested as a bare socket.
+pub fn rouse(worker: &Rc<Worker>, entry: resting::Entry) {
+    let resting::Entry { socket, peer, known, counted, .. } = entry;
+    match socket.attach() {
+        Ok(stream) => {
+            let place = Place::take(worker, counted);
+            tokio::task::spawn_local(wake(Rested { stream, peer, place, known }));
+        }
+        Err(error) => tracing::warn!(%error, "a connection that rested is lost"),
+    }
+}
+
+/// Waits in a task until the caller says something.
 async fn rest(rested: Rested) {
-    let link = &rested.caller.link;
-    link.enter(Phase::Resting, rested.caller.worker.clock.now());
+    let link = rested.place.link();
+    link.enter(Phase::Resting, rested.place.worker().clock.now());
     let readable = async {
         match &rested.stream {
             Stream::Tcp(tcp) => tcp.readable().await,
@@ -163,44 +211,56 @@ async fn rest(rested: Rested) {
 
 /// Reads what arrived, and speaks the protocol that it begins with.
 async fn wake(rested: Rested) {
-    let Rested { mut stream, caller, place, known } = rested;
-    caller.link.enter(Phase::Idle, caller.worker.clock.now());
-    if stream.negotiated_h2() {
-        return http2::serve(stream, Bytes::new(), caller, place).await;
-    }
-    if known {
-        return http1::serve(stream, Bytes::new(), caller, place).await;
-    }
-    match sniff(&mut stream, &caller).await {
-        None => {}
-        Some((true, read)) => http2::serve(stream, read, caller, place).await,
-        Some((false, read)) => http1::serve(stream, read, caller, place).await,
+    let Rested { mut stream, peer, place, known } = rested;
+    let (worker, link) = (Rc::clone(place.worker()), Rc::clone(place.link()));
+    link.enter(Phase::Idle, worker.clock.now());
+    let (is_http2, read) = if known {
+        (stream.negotiated_h2(), Bytes::new())
+    } else {
+        match sniff(&mut stream, &worker, &link).await {
+            Sniffed::Protocol { is_http2, read } => (is_http2, read),
+            Sniffed::Silence => return lay_down(Rested { stream, peer, place, known }),
+            Sniffed::End => return,
+        }
+    };
+    let caller = Rc::new(Caller::new(worker, link, peer, stream.is_tls()));
+    if is_http2 {
+        http2::serve(stream, read, caller, place).await;
+    } else {
+        http1::serve(stream, read, caller, place).await;
     }
 }
 
-/// Whether the connection begins with HTTP/2's preface, and all that was read to find out; `None` when
-/// it ended or was told to.
-async fn sniff(stream: &mut Stream, caller: &Caller) -> Option<(bool, Bytes)> {
+/// What a connection begins with.
+enum Sniffed {
+    /// With HTTP/2's preface or not, and all that was read to find out.
+    Protocol { is_http2: bool, read: Bytes },
+    /// Nothing for so long that it should rest.
+    Silence,
+    /// It ended, or was told to.
+    End,
+}
+
+async fn sniff(stream: &mut Stream, worker: &Worker, link: &Link) -> Sniffed {
     let mut read = BytesMut::with_capacity(4096);
     loop {
         let got = tokio::select! {
             biased;
-            signal = std::future::poll_fn(|cx| caller.link.poll_signal(cx)) => match signal {
+            signal = std::future::poll_fn(|cx| link.poll_signal(cx)) => match signal {
+                Signal::Rest if read.is_empty() => return Sniffed::Silence,
                 Signal::Rest => continue,
-                Signal::HeaderTimeout | Signal::Close | Signal::Cut => return None,
+                Signal::HeaderTimeout | Signal::Close | Signal::Cut => return Sniffed::End,
             },
-            got = stream.read_buf(&mut read) => got.ok()?,
+            got = stream.read_buf(&mut read) => got,
         };
-        if got == 0 {
-            return None;
+        if !got.is_ok_and(|got| got > 0) {
+            return Sniffed::End;
         }
-        caller.link.on_read(caller.worker.clock.now());
+        link.on_read(worker.clock.now());
         let compared = read.len().min(PREFACE.len());
-        if read.get(..compared) != PREFACE.get(..compared) {
-            return Some((false, read.freeze()));
-        }
-        if compared == PREFACE.len() {
-            return Some((true, read.freeze()));
+        let is_http2 = read.get(..compared) == PREFACE.get(..compared);
+        if !is_http2 || compared == PREFACE.len() {
+            return Sniffed::Protocol { is_http2, read: read.freeze() };
         }
     }
 }
