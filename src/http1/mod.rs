@@ -17,6 +17,8 @@ pub mod head;
 mod incoming;
 mod outgoing;
 pub mod server;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use incoming::BodyError;
