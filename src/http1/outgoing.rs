@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn many_small_frames_take_few_writes() {
-        let stream = write(&[1; 10_000], Framing::Chunked, usize::MAX);
+        let stream = write(&vec![1; 10_000], Framing::Chunked, usize::MAX);
         assert!(stream.calls < 10, "{} writes", stream.calls);
     }
 
