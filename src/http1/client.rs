@@ -8,6 +8,9 @@
 //! A request's body goes into a task of its own as soon as it has to wait for anything: the answer may begin,
 //! and may have to be read, before the body has ended.
 
+mod body;
+mod request;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -16,23 +19,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
-use http::{Method, Request, Response, StatusCode, request};
-use http_body::{Frame, SizeHint};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
+pub use self::body::Body;
+use self::request::{Stuck, Upload};
 use super::head::{self, HeadError, Length, Progress, Signs};
-use super::incoming::{BodyError, Decoder};
-use super::outgoing::{Framing, LengthError, Writer};
+use super::incoming::Decoder;
+use super::outgoing::Writer;
 use super::wire::Wire;
 use crate::net::Stream;
 
 /// The largest head of an answer, where the connection does not read less at once.
 const MAX_HEAD: usize = 256 * 1024;
-
-/// Room for a head, taken at once.
-const HEAD_ROOM: usize = 1024;
 
 /// A connection on which one exchange at a time takes place.
 pub struct Connection(RefCell<Inner>);
@@ -97,22 +98,6 @@ pub struct Unanswered<B> {
     pub on_wire: bool,
     /// The connection ended before anything of an answer came: the mark of one that had rested too long.
     pub may_be_stale: bool,
-}
-
-/// Why a request's body does not go on.
-#[derive(Debug)]
-enum Stuck {
-    /// The body itself failed, so nobody can make the request whole.
-    Body,
-    /// It cannot be written. The instance may have answered all the same.
-    Io(io::Error),
-}
-
-/// An answer's body.
-pub struct Body {
-    connection: Rc<Connection>,
-    decoder: Decoder,
-    ended: bool,
 }
 
 // === impl Connection ===
@@ -270,64 +255,6 @@ impl Inner {
             && self.wire.as_ref().is_some_and(|wire| wire.buffer.is_empty())
     }
 
-    /// Writes the head, in memory. `body`: what is known of the size of a body that is still to come.
-    fn begin(&mut self, parts: &request::Parts, body: Option<SizeHint>, added: Added<'_>) -> Framing {
-        self.stage = Stage::Awaiting;
-        self.informed = false;
-        self.write_fault = None;
-        self.sent = false;
-        let writer = &mut self.writer;
-        writer.began = false;
-        let out = &mut writer.head;
-        out.reserve(HEAD_ROOM);
-        head::write_request_line(out, &parts.method, &parts.uri);
-        let (mut has_host, mut has_te, mut has_connection) = (false, false, false);
-        let mut announced = None;
-        for (name, value) in &parts.headers {
-            match name.as_str() {
-                "host" => has_host = true,
-                "te" => has_te = true,
-                "connection" => has_connection = true,
-                // Written below, once: HTTP/2 lets through what is said twice, or in no digit at all.
-                "content-length" => {
-                    announced = announced.or(head::number(value));
-                    continue;
-                }
-                _ => {}
-            }
-            head::write_header(out, name.as_str(), value.as_bytes());
-        }
-        out.extend_from_slice(added.lines);
-        if !has_host {
-            let named = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-            head::write_header(out, HOST.as_str(), named.unwrap_or(added.host.as_bytes()));
-        }
-        if has_te && !has_connection {
-            // It is hop-by-hop, so HTTP/1.1 wants it named.
-            head::write_header(out, CONNECTION.as_str(), TE.as_str().as_bytes());
-        }
-        let wants_length = || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
-        let framing = match body {
-            None => {
-                if announced.is_some() || wants_length() {
-                    head::write_length(out, 0);
-                }
-                Framing::Known(0)
-            }
-            Some(hint) => {
-                if let Some(length) = announced.or(hint.exact()) {
-                    head::write_length(out, length);
-                    Framing::Known(length)
-                } else {
-                    head::write_header(out, TRANSFER_ENCODING.as_str(), b"chunked");
-                    Framing::Chunked
-                }
-            }
-        };
-        out.extend_from_slice(b"\r\n");
-        framing
-    }
-
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.wire {
             Some(wire) => self.writer.poll_write(&mut wire.stream, cx),
@@ -449,127 +376,6 @@ impl SendFault {
                 matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
             }
             Self::Head(_) | Self::Upload => false,
-        }
-    }
-}
-
-/// Sends a request's head and body.
-struct Upload<B> {
-    connection: Rc<Connection>,
-    body: B,
-    framing: Framing,
-    /// All of the body is in the writer.
-    ended: bool,
-}
-
-impl<B> Future for Upload<B>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-{
-    type Output = Result<(), Stuck>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Stuck>> {
-        let this = self.get_mut();
-        loop {
-            let mut starved = false;
-            while !starved && !this.ended && !this.connection.0.borrow().writer.is_full() {
-                match Pin::new(&mut this.body).poll_frame(cx) {
-                    Poll::Pending => starved = true,
-                    Poll::Ready(frame) => this.take(frame)?,
-                }
-            }
-            ready!(this.connection.0.borrow_mut().poll_write(cx)).map_err(Stuck::Io)?;
-            if this.ended {
-                this.connection.0.borrow_mut().sent = true;
-                return Poll::Ready(Ok(()));
-            }
-            if starved {
-                return Poll::Pending;
-            }
-        }
-    }
-}
-
-impl<B> Upload<B>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-{
-    fn take(&mut self, frame: Option<Result<Frame<Bytes>, B::Error>>) -> Result<(), Stuck> {
-        let writer = &mut self.connection.0.borrow_mut().writer;
-        let taken = match frame {
-            Some(Ok(frame)) => writer.push(&mut self.framing, frame),
-            Some(Err(_)) => return Err(Stuck::Body),
-            None => {
-                self.ended = true;
-                return writer.finish(&mut self.framing).map_err(Stuck::from);
-            }
-        };
-        if taken.is_ok() && self.body.is_end_stream() {
-            self.ended = true;
-            writer.finish(&mut self.framing)?;
-        }
-        taken.map_err(Stuck::from)
-    }
-}
-
-impl From<LengthError> for Stuck {
-    fn from(_: LengthError) -> Self {
-        Self::Body
-    }
-}
-
-// === impl Body ===
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        let inner = &mut *this.connection.0.borrow_mut();
-        if inner.poll_upload(cx).is_err() {
-            this.ended = true;
-            inner.close();
-            return Poll::Ready(Some(Err(BodyError::Upload)));
-        }
-        let Some(wire) = &mut inner.wire else {
-            this.ended = true;
-            return Poll::Ready(Some(Err(BodyError::Closed)));
-        };
-        let polled = ready!(this.decoder.poll_frame(wire, cx));
-        match &polled {
-            Some(Ok(_)) if !this.decoder.is_at_end() => {}
-            Some(Ok(_)) | None => {
-                this.ended = true;
-                inner.end();
-            }
-            Some(Err(_)) => {
-                this.ended = true;
-                inner.close();
-            }
-        }
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.ended { SizeHint::with_exact(0) } else { self.decoder.size_hint() }
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.connection.0.borrow_mut().close();
         }
     }
 }

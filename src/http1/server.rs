@@ -3,6 +3,8 @@
 //! The body of a request is read by whoever forwards it, straight from the socket; the connection's own task
 //! watches meanwhile whether the caller is still there.
 
+mod body;
+
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
@@ -15,13 +17,13 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use self::body::Body;
 use super::date::Date;
 use super::head::{self, HeadError, Progress, Signs};
-use super::incoming::{BodyError, Decoder};
+use super::incoming::Decoder;
 use super::outgoing::{Framing, LengthError, Writer};
 use super::wire::Wire;
 
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Room for a head, taken at once.
 const HEAD_ROOM: usize = 1024;
 
@@ -70,12 +72,6 @@ pub enum Fault {
     TooSlow,
     #[error("the answer broke off")]
     Answer,
-}
-
-/// A request's body.
-pub struct Body<S> {
-    shared: Rc<Shared<S>>,
-    ended: bool,
 }
 
 /// An answer that is being written.
@@ -393,77 +389,6 @@ where
 impl From<LengthError> for Fault {
     fn from(_: LengthError) -> Self {
         Self::Answer
-    }
-}
-
-// === impl Body ===
-
-impl<S> http_body::Body for Body<S>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        let inner = &mut *this.shared.borrow_mut();
-        let Some(wire) = &mut inner.wire else {
-            this.ended = true;
-            return Poll::Ready(Some(Err(BodyError::Closed)));
-        };
-        if std::mem::take(&mut inner.expects) {
-            inner.writer.head.extend_from_slice(CONTINUE);
-        }
-        if !inner.answering && !inner.writer.is_empty() {
-            // Should it not go out now, reading waits in vain, and so comes back here.
-            let _ = inner.writer.poll_write(&mut wire.stream, cx);
-        }
-        let Poll::Ready(polled) = inner.decoder.poll_frame(wire, cx) else {
-            if inner.reader.as_ref().is_none_or(|reader| !reader.will_wake(cx.waker())) {
-                inner.reader = Some(cx.waker().clone());
-            }
-            return Poll::Pending;
-        };
-        match &polled {
-            Some(Ok(_)) => this.ended = inner.decoder.is_at_end(),
-            None => this.ended = true,
-            Some(Err(error)) => {
-                this.ended = true;
-                // Where the next request would begin is unknown.
-                inner.keeps_alive = false;
-                inner.gone = matches!(error, BodyError::Incomplete | BodyError::Io(_));
-            }
-        }
-        if this.ended
-            && let Some(watcher) = inner.watcher.take()
-        {
-            // It watches the socket itself from now on.
-            watcher.wake();
-        }
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.ended { SizeHint::with_exact(0) } else { self.shared.borrow().decoder.size_hint() }
-    }
-}
-
-impl<S> Drop for Body<S> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.shared.borrow_mut().unwanted = true;
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::*;
+use http_body::Frame;
 
 /// A body of which only the beginning ever comes.
 struct Endless(Option<Bytes>);

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use http::header::CONTENT_LENGTH;
 
 /// Parses what comes in `pieces` as far as it goes: the first head or error, and how much was taken.
 fn parse_in<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<Option<Read>, HeadError>, usize) {

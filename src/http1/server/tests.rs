@@ -8,6 +8,7 @@ use http_body_util::{Empty, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
+use crate::http1::BodyError;
 
 #[derive(Default)]
 struct Wakes(AtomicUsize);
