@@ -218,7 +218,13 @@ impl Control {
 
     /// Ends the interval that the interval views show.
     pub async fn turn(&self) {
-        self.reports().await;
+        let (crew, totals) = (Arc::clone(&self.crew), Arc::clone(&self.totals));
+        // In a task of its own, as below.
+        let gather = tokio::spawn(async move {
+            let gathered = crew.gather().await;
+            lock(&totals).absorb(gathered);
+        });
+        let _ = gather.await;
         self.totals().turn();
         self.services.load().iter().for_each(|service| service.records.lock().turn());
     }
@@ -267,7 +273,7 @@ impl Control {
         // asked has stopped waiting.
         let gather = tokio::spawn(async move {
             let mut reports = crew.report().await;
-            lock(&totals).absorb(&mut reports);
+            lock(&totals).absorb(reports.iter_mut().flat_map(|report| report.gathered.drain(..)));
             reports
         });
         gather.await.unwrap_or_default()

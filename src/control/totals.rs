@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::proxy::report::Report;
+use crate::proxy::report::Gathered;
 use crate::record::{Durations, Totals};
 
 #[derive(Default)]
@@ -17,14 +17,15 @@ pub(super) struct ServiceTotals {
 }
 
 impl SourceTotals {
-    /// Takes the intervals out of `reports`.
-    pub fn absorb(&mut self, reports: &mut [Report]) {
-        for service in reports.iter_mut().flat_map(|report| &mut report.services) {
-            let totals = self.of(&service.name);
-            if let Some(interval) = service.interval.take() {
+    pub fn absorb(&mut self, gathered: impl IntoIterator<Item = Gathered>) {
+        for Gathered { service, interval, held } in gathered {
+            let totals = self.of(&service);
+            if let Some(interval) = interval {
                 totals.latency.absorb(&interval);
             }
-            service.held.drain(..).for_each(|held| totals.held.record(held));
+            for held in held {
+                totals.held.record(held);
+            }
         }
     }
 

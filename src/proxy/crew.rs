@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::loads::Loads;
 use super::plan::Plan;
-use super::report::Report;
+use super::report::{Gathered, Report};
 use super::worker::{self, Order, Start, Told};
 use crate::tee::lane::Lane;
 
@@ -101,6 +101,11 @@ impl Crew {
             }
         }
         all
+    }
+
+    /// What all workers have gathered since they were last asked, by this or by [`Self::report`].
+    pub async fn gather(&self) -> impl Iterator<Item = Gathered> {
+        self.ask(Order::Gather).await.into_iter().flatten()
     }
 
     pub async fn report(&self) -> Vec<Report> {

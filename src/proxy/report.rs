@@ -24,6 +24,7 @@ pub struct Report {
     pub rejects: Tally,
     pub ends: Tally,
     pub services: Vec<ServiceReport>,
+    pub gathered: Vec<Gathered>,
 }
 
 #[derive(Debug)]
@@ -45,15 +46,33 @@ pub struct ServiceReport {
     pub cut: u64,
     pub abandoned: u64,
     pub caller_left: u64,
-    /// Since the last report: these are handed over, not copied.
+}
+
+/// What came together for a service since it was last asked for: handed over, not copied.
+#[derive(Debug)]
+pub struct Gathered {
+    pub service: Arc<str>,
     pub interval: Option<Interval>,
+    /// How long parked requests were held.
     pub held: Vec<Duration>,
+}
+
+/// Of the services that have something.
+pub fn gather(worker: &Worker) -> Vec<Gathered> {
+    let table = worker.table();
+    let gathered = table.services().iter().filter_map(|service| {
+        let mut counts = service.counts.borrow_mut();
+        let (interval, held) = (counts.recorder.take_interval(), std::mem::take(&mut counts.held));
+        let any = interval.is_some() || !held.is_empty();
+        any.then(|| Gathered { service: Arc::clone(&service.plan.name), interval, held })
+    });
+    gathered.collect()
 }
 
 pub fn of(worker: &Worker) -> Report {
     let table = worker.table();
     let services = table.services().iter().map(|service| {
-        let mut counts = service.counts.borrow_mut();
+        let counts = service.counts.borrow();
         ServiceReport {
             name: Arc::clone(&service.plan.name),
             generation: service.gate.generation(),
@@ -72,8 +91,6 @@ pub fn of(worker: &Worker) -> Report {
             cut: counts.cut,
             abandoned: counts.abandoned,
             caller_left: counts.caller_left,
-            interval: counts.recorder.take_interval(),
-            held: std::mem::take(&mut counts.held),
         }
     });
     Report {
@@ -83,5 +100,6 @@ pub fn of(worker: &Worker) -> Report {
         rejects: worker.rejects.borrow().clone(),
         ends: worker.ends.borrow().clone(),
         services: services.collect(),
+        gathered: gather(worker),
     }
 }

@@ -26,6 +26,8 @@ pub struct Service {
     shadow: Option<Rc<Pool<Upload>>>,
     pub tee: RefCell<Arc<TeePlan>>,
     pub counts: Rc<RefCell<Counts>>,
+    /// The sweep looks after it.
+    active: Cell<bool>,
 }
 
 /// What one worker has counted for one service, ever.
@@ -123,6 +125,7 @@ impl Service {
             tee: RefCell::new(Arc::clone(&plan.tee)),
             counts: old.map_or_else(Rc::default, |old| Rc::clone(&old.counts)),
             plan,
+            active: Cell::new(false),
         }
     }
 
@@ -135,12 +138,21 @@ impl Service {
         }
     }
 
-    pub fn sweep(&self, now: Instant, stall_timeout: Duration) {
+    /// Whether it was at rest so far.
+    pub fn becomes_active(&self) -> bool {
+        !self.active.replace(true)
+    }
+
+    /// Applies the timeouts; `false` = nothing is left that time could change, until the next request.
+    pub fn sweep(&self, now: Instant, stall_timeout: Duration) -> bool {
         self.gate.sweep(now, self.plan.upstream.answer_timeout, stall_timeout);
-        self.source.sweep(now);
-        if let Some(shadow) = &self.shadow {
-            shadow.sweep(now);
+        let mut is_active = !self.gate.is_empty();
+        for pool in [Some(&self.source), self.shadow.as_ref()].into_iter().flatten() {
+            pool.sweep(now);
+            is_active |= !pool.is_empty();
         }
+        self.active.set(is_active);
+        is_active
     }
 
     pub fn count_request(&self, instance: InstanceName, class: Class, status: StatusCode) {

@@ -4,6 +4,7 @@
 //! only by [`Order`], so nothing on the path needs a lock.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::gate::{Command, Event};
 use super::listener::Entrance;
 use super::loads::{Counted, Load, Loads};
 use super::plan::{Plan, TeePlan};
-use super::report::{self, Report};
+use super::report::{self, Gathered, Report};
 use super::service::{CoarseClock, Service, count};
 use crate::allocator;
 use crate::net::{Detached, Listening, Stream};
@@ -76,6 +77,7 @@ pub enum Order {
         tee: Arc<TeePlan>,
     },
     Report(oneshot::Sender<Report>),
+    Gather(oneshot::Sender<Vec<Gathered>>),
     /// Close resting connections at once and the others as they finish. HTTP/2 callers, who open one
     /// connection for everything, are told spread over `stagger`.
     Close {
@@ -133,6 +135,8 @@ pub struct Worker {
     /// Connections with a task; the others are resting.
     links: RefCell<Slab<Rc<Link>>>,
     pub(super) resting: Resting,
+    /// Services that the sweep has something to do for; those without traffic cost nothing.
+    active: RefCell<Vec<Rc<Service>>>,
     loads: Arc<Loads>,
     load: Arc<Load>,
     closing: Cell<bool>,
@@ -172,6 +176,7 @@ impl Worker {
             links: RefCell::default(),
             resting: Resting::open(),
             load: start.loads.of(start.number),
+            active: RefCell::default(),
             loads: start.loads,
             closing: Cell::new(false),
             freed: Cell::new(false),
@@ -225,9 +230,18 @@ impl Worker {
         self.links.borrow_mut().try_remove(key);
     }
 
+    /// The sweep looks after `service` from now on, until it is at rest.
+    pub fn look_after(&self, service: &Rc<Service>) {
+        if service.becomes_active() {
+            self.active.borrow_mut().push(Rc::clone(service));
+        }
+    }
+
     /// Builds the table of a new plan; services that stay keep their gates, pools and counts.
     fn adopt(self: &Rc<Self>, plan: Arc<Plan>) {
-        let old = self.table();
+        let before = self.table();
+        let before: HashMap<&str, &Service> =
+            before.services.iter().map(|service| (&*service.plan.name, &**service)).collect();
         let services = plan.services.iter().map(|service| {
             let told = self.told.clone();
             let (member, name) = (self.number as MemberId, Arc::clone(&service.name));
@@ -237,10 +251,15 @@ impl Worker {
                     let _ = told.send(Told { member, service: Arc::clone(&name), event });
                 })
             };
-            let old = old.named(&service.name).map(Rc::as_ref);
+            let old = before.get(&*service.name).copied();
             Rc::new(Service::new(Arc::clone(service), self.peers.len(), old, tell))
         });
-        let services = services.collect();
+        let services: Vec<_> = services.collect();
+        // What a service had under the old plan it has under this one.
+        self.active.borrow_mut().clear();
+        for service in &services {
+            self.look_after(service);
+        }
         *self.table.borrow_mut() = Rc::new(Table { plan, services });
     }
 
@@ -261,9 +280,7 @@ impl Worker {
             }
         }
         self.sweep_resting(now, idle);
-        for service in table.services() {
-            service.sweep(now, callers.stall_timeout);
-        }
+        self.active.borrow_mut().retain(|service| service.sweep(now, callers.stall_timeout));
         if let Some(log) = &table.plan.access_log {
             log.flush(&self.lines);
         }
@@ -385,6 +402,9 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             }
             Order::Report(reply) => {
                 let _ = reply.send(report::of(&worker));
+            }
+            Order::Gather(reply) => {
+                let _ = reply.send(report::gather(&worker));
             }
             Order::Close { stagger } => worker.close(stagger),
             Order::Leave { stagger } => worker.leave_callers(stagger),

@@ -292,6 +292,16 @@ where
         Lease { pool: Rc::clone(self), slot: Rc::clone(slot), line, rested, connect }
     }
 
+    /// No connection rests here, and nobody waits for one.
+    pub fn is_empty(&self) -> bool {
+        self.waiters.borrow().is_empty()
+            && self.slots.borrow().iter().all(|slot| {
+                slot.rested.borrow().is_empty()
+                    && slot.multiplexed.borrow().is_empty()
+                    && slot.outstanding.get() == 0
+            })
+    }
+
     /// Closes what rested too long or was closed by the instance.
     pub fn sweep(&self, now: Instant) {
         self.waiters.borrow_mut().retain(|waiter| !waiter.is_closed());

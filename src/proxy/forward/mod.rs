@@ -76,6 +76,7 @@ async fn serve(
     normalise(&mut parts, &scan, limits)?;
     let host = host_name(&parts.headers);
     let service = table.find(host, parts.uri.path()).ok_or(Reject::NoService)?;
+    caller.worker.look_after(&service);
     *found = Some(Rc::clone(&service));
     let max_body = limits.max_body_bytes.map(ByteSize::bytes);
     // By its own account; a body without one is measured as it passes.

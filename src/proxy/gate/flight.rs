@@ -77,6 +77,10 @@ pub struct Cut {
 // === impl Flight ===
 
 impl Flight {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn begin(&mut self, admitted: Admitted, path: Option<PathAndQuery>, now: Instant) -> usize {
         self.0.insert(Exchange {
             admitted,

@@ -114,6 +114,11 @@ impl Gate {
         self.line.borrow().len()
     }
 
+    /// Nothing is in flight and nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.flight.borrow().is_empty() && self.parked() == 0
+    }
+
     /// Lets a request through, now or when the gate opens again.
     pub async fn admit(
         self: &Rc<Self>,
