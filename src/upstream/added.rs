@@ -26,6 +26,13 @@ impl Added {
         &self.lines
     }
 
+    /// Takes them out of a map again.
+    pub fn remove_from(&self, headers: &mut HeaderMap) {
+        for (name, _) in &self.entries {
+            headers.remove(name);
+        }
+    }
+
     /// Puts them into a map.
     pub fn insert_into(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.entries {

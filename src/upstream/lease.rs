@@ -121,15 +121,18 @@ where
                 }
             }
             Line::H2(connection) => {
-                added.insert_into(request.headers_mut());
                 if let Err(error) = address::for_h2(&mut request, endpoint) {
                     return Err(SendError::unsent(error, request));
                 }
+                added.insert_into(request.headers_mut());
                 let mut sender = connection.sender.clone();
                 match sender.try_send_request(request).await {
                     Ok(response) => Ok(response.map(AnswerBody::Http2)),
                     Err(mut failed) => {
-                        let request = failed.take_message();
+                        let mut request = failed.take_message();
+                        if let Some(request) = &mut request {
+                            added.remove_from(request.headers_mut());
+                        }
                         let (unsent, error) = (request.is_some(), failed.into_error());
                         let may_be_stale = is_end_of_connection(&error);
                         Err(SendError { error: error.into(), request, unsent, may_be_stale })

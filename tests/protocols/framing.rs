@@ -59,6 +59,18 @@ fn lengths_said_twice_over_http2_become_one() {
 }
 
 #[test]
+fn a_cookie_that_http2_took_apart_is_one_for_the_instance() {
+    let origin = RawOrigin::start();
+    let segue = Segue::with(&origin.url(), None, "", "");
+    let mut caller = Frames::open(segue.address, &[]);
+    let mut head = vec![(":method", "GET"), (":scheme", "http"), (":path", "/x"), (":authority", "test")];
+    head.extend([("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3")]);
+    caller.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&head))).unwrap();
+    caller.find(HEADERS).unwrap();
+    assert_eq!(origin.take()[0].values("cookie"), ["a=1; b=2; c=3"]);
+}
+
+#[test]
 fn a_refusal_after_an_answer_to_head_has_its_body() {
     let origin = RawOrigin::start();
     let segue = Segue::with(&origin.url(), None, "", "");

@@ -109,11 +109,23 @@ impl Inner {
         out.reserve(HEAD_ROOM);
         head::write_request_line(out, &parts.method, &parts.uri);
         let (mut has_host, mut has_te, mut has_connection) = (false, false, false);
-        let mut announced = None;
+        let (mut announced, mut has_cookie) = (None, false);
         for (name, value) in &parts.headers {
             match name.as_str() {
                 "host" => has_host = true,
                 "te" => has_te = true,
+                "cookie" if has_cookie => continue,
+                // HTTP/2 takes a cookie apart, and nobody else puts it together again (RFC 9113 §8.2.3).
+                "cookie" => {
+                    has_cookie = true;
+                    out.extend_from_slice(b"cookie: ");
+                    for (n, crumb) in parts.headers.get_all(name).iter().enumerate() {
+                        out.extend_from_slice(if n == 0 { b"" } else { b"; " });
+                        out.extend_from_slice(crumb.as_bytes());
+                    }
+                    out.extend_from_slice(b"\r\n");
+                    continue;
+                }
                 "connection" => has_connection = true,
                 // Written below, once: HTTP/2 lets through what is said twice, or in no digit at all.
                 "content-length" => {
