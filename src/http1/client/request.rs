@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING};
-use http::{Method, request};
+use http::{Method, Version, request};
 use http_body::{Frame, SizeHint};
 
 use super::{Added, Connection, Inner, Stage};
@@ -114,10 +114,11 @@ impl Inner {
             match name.as_str() {
                 "host" => has_host = true,
                 "te" => has_te = true,
-                "cookie" if has_cookie => continue,
                 // HTTP/2 takes a cookie apart, and nobody else puts it together again (RFC 9113 §8.2.3).
-                "cookie" => {
-                    has_cookie = true;
+                "cookie" if parts.version == Version::HTTP_2 => {
+                    if std::mem::replace(&mut has_cookie, true) {
+                        continue;
+                    }
                     out.extend_from_slice(b"cookie: ");
                     for (n, crumb) in parts.headers.get_all(name).iter().enumerate() {
                         out.extend_from_slice(if n == 0 { b"" } else { b"; " });
