@@ -68,7 +68,7 @@ fn settled_memory(segue: &Segue) -> u64 {
 fn thousands_of_idle_connections_cost_little() {
     const GROUPS: u64 = 10;
     const GROUP: usize = 200;
-    /// An entry takes a hundred bytes, and a task twice this. The allocator keeps some of what was freed.
+    /// An upper bound, mostly for what the allocator keeps of busier times: too coarse to tell a task from an entry.
     const LITTLE: u64 = 3500;
     let origin = RawOrigin::start();
     let segue = Segue::with(&origin.url(), None, "upstream = { idle_timeout = \"2s\" }\n", "");
