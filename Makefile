@@ -21,7 +21,7 @@ image: ## Build the container image, named `segue` unless IMAGE=… says otherwi
 	scripts/build-static
 	docker build --target prebuilt --file docker/Dockerfile --tag $(IMAGE) .
 
-bench: ## Compare with other proxies, for an hour, on a machine that has nothing else to do
+bench: ## Compare with other proxies, for an hour or two, on a machine that has nothing else to do
 	scripts/prepare-bench
 	cargo build --release --locked
 	cargo bench --locked --bench peers

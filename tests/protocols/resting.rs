@@ -1,5 +1,7 @@
 //! Connections that have nothing to do cost next to nothing, and work when they are used again.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::support::certificates::{Authority, TlsCaller};
@@ -92,6 +94,31 @@ fn thousands_of_idle_connections_cost_little() {
     for wire in wires.iter_mut().step_by(50) {
         assert_eq!(wire.get("/").status, 200);
     }
+}
+
+/// Sockets in pollers that nothing else is in: a runtime's own also has the event that wakes it.
+fn bare_sockets(segue: &Segue) -> usize {
+    let process = PathBuf::from(format!("/proc/{}", segue.pid()));
+    let target = |fd: &str| fs::read_link(process.join("fd").join(fd)).unwrap_or_default();
+    let of_poller = |fd: &str| -> usize {
+        let info = fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
+        let watched = info.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next());
+        let targets: Vec<_> = watched.map(target).collect();
+        let all = targets.iter().all(|target| target.to_string_lossy().starts_with("socket:"));
+        if all { targets.len() } else { 0 }
+    };
+    let fds = fs::read_dir(process.join("fd"))
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    fds.filter(|fd| target(fd).to_string_lossy() == "anon_inode:[eventpoll]").map(|fd| of_poller(&fd)).sum()
+}
+
+#[test]
+fn only_the_sockets_of_resting_connections_are_kept() {
+    let origin = RawOrigin::start();
+    let segue = Segue::with(&origin.url(), None, "", "");
+    let _wires = rested(&segue, 50);
+    assert_eq!(bare_sockets(&segue), 50);
 }
 
 #[test]
