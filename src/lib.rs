@@ -10,7 +10,8 @@ pub mod cli;
 pub mod admin;
 pub mod control;
 
-// A migration.
+// A migration, and what runs the instances that it moves between.
+pub mod instance;
 pub mod migrate;
 
 // The caller's path, in the order a request passes it.

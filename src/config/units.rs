@@ -2,11 +2,38 @@
 
 use std::fmt;
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A size in bytes, written `"64 KiB"`, `"1 MB"` or a plain integer of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "WrittenSize", into = "u64")]
 pub struct ByteSize(pub u64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenSize {
+    Bytes(u64),
+    Text(String),
+}
+
+impl TryFrom<WrittenSize> for ByteSize {
+    type Error = UnitError;
+
+    fn try_from(written: WrittenSize) -> Result<Self, UnitError> {
+        match written {
+            WrittenSize::Bytes(bytes) => Ok(Self(bytes)),
+            WrittenSize::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<ByteSize> for u64 {
+    fn from(size: ByteSize) -> Self {
+        size.0
+    }
+}
 
 /// Why a quantity could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,25 @@
+//! What runs an application, and how much it may use: the seam between a migration and the machines.
+//!
+//! ```text
+//!            create      start             stop       destroy
+//!  nothing ─────────► made ─────► running ─────► made ─────────► nothing
+//!                                  │    ▲
+//!                            fence ▼    │ unfence
+//!                                  frozen
+//! ```
+//!
+//! A migration journals what it is about to do, does it, and journals that it is done. It may die between any
+//! two of these and will then do the step again, so every call of a [`Provider`] may be repeated: a second
+//! create finds what the first one made, and destroying what is gone is no error.
+
+mod allocation;
+mod provider;
+mod spec;
+mod usage;
+
+pub use allocation::{Allocation, Millicores};
+pub use provider::{Finding, Gravity, Provider, ProviderError, Resized, Running, State};
+pub use spec::{
+    Docker, External, InstanceId, InvalidId, Process, Role, ServiceProtocol, Spec, Volume, Workload,
+};
+pub use usage::{IoUsage, Pressure, Throttling, Usage};
