@@ -1,3 +1,4 @@
 //! Moving a service from one instance to the other.
 
+pub mod phase;
 pub mod switchover;

@@ -15,6 +15,7 @@ mod active;
 mod error;
 mod journal;
 mod lock;
+mod migrations;
 mod schema;
 
 use std::os::unix::fs::DirBuilderExt;
@@ -29,6 +30,7 @@ pub use active::{ActiveRecord, Fingerprint};
 pub use error::StoreError;
 pub use journal::{Entry, NewEntry, Phase};
 use lock::Lock;
+pub use migrations::{MigrationRow, SlotRow};
 
 const DATABASE: &str = "segue.db";
 

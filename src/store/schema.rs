@@ -32,6 +32,22 @@ const MIGRATIONS: &[&str] = &[
          at      INTEGER NOT NULL
      ) STRICT;
      CREATE INDEX journal_by_service ON journal (service, id);",
+    "CREATE TABLE migration (
+         id         INTEGER PRIMARY KEY AUTOINCREMENT,
+         service    TEXT NOT NULL,
+         record     TEXT NOT NULL CHECK (json_valid(record)),
+         over       INTEGER NOT NULL CHECK (over IN (0, 1)),
+         created_at INTEGER NOT NULL
+     ) STRICT;
+     CREATE UNIQUE INDEX migration_under_way ON migration (service) WHERE over = 0;
+     ALTER TABLE journal ADD COLUMN migration INTEGER REFERENCES migration (id);
+     CREATE INDEX journal_by_migration ON journal (migration, id) WHERE migration IS NOT NULL;
+     CREATE TABLE slot (
+         service  TEXT NOT NULL,
+         instance TEXT NOT NULL CHECK (instance IN ('source', 'shadow')),
+         record   TEXT NOT NULL CHECK (json_valid(record)),
+         PRIMARY KEY (service, instance)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
