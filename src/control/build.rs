@@ -89,8 +89,9 @@ pub(super) async fn service(
         })
     };
     let lane_source = match same_source.filter(|_| same_lane(same_source)) {
-        Some(old) => Arc::clone(&old.tee.source),
-        None => {
+        Some(old) => old.tee.source.clone(),
+        None if settings.source.endpoints.is_empty() => None,
+        None => Some(
             instance(
                 InstanceName::Source,
                 &settings.source,
@@ -99,8 +100,8 @@ pub(super) async fn service(
                 tls.as_ref(),
                 false,
             )
-            .await
-        }
+            .await,
+        ),
     };
     let lane_shadow = match (&settings.shadow, same_shadow.filter(|_| same_lane(same_shadow))) {
         (None, _) => None,
@@ -138,7 +139,7 @@ pub(super) fn tee_plan(
     records: &Arc<ShadowRecords>,
     memory: &Arc<Memory>,
     seed: u64,
-    source: Arc<Instance>,
+    source: Option<Arc<Instance>>,
     shadow: Option<Arc<Instance>>,
 ) -> Result<Arc<TeePlan>, InvalidKeyName> {
     let now = Instant::now();

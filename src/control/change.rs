@@ -9,9 +9,10 @@ use serde::Deserialize;
 use super::Control;
 use super::build::{self, BuildError};
 use super::services::{ServiceControl, Services, StartAt};
+use super::slots::Slots;
 use super::turns::NotNow;
 use crate::config::{self, InstanceName, Park, Percent, Settings};
-use crate::migrate::switchover::{self, Ended, Mode, Orders, Refused};
+use crate::migrate::switchover::{self, Ended, HandOver, Mode, NothingToHandOver, Orders, Refused};
 use crate::proxy::listener::tls::{self, TlsError};
 use crate::proxy::worker::Order;
 use crate::store::{Fingerprint, StoreError};
@@ -79,6 +80,36 @@ pub struct SwitchoverRequest {
 impl Control {
     /// Takes over new settings, or says why not and changes nothing.
     pub async fn reload(&self, next: Settings) -> Result<(), ReloadError> {
+        let one_at_a_time = self.reloading.lock().await;
+        self.adopt(next, |effective| effective).await?;
+        drop(one_at_a_time);
+        // SIGHUP is also how log rotation says that the file has moved away.
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+        Ok(())
+    }
+
+    /// The same settings with what is in the slots now; tees stay as they were set while running.
+    pub(super) async fn refresh(&self) -> Result<(), ReloadError> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let running = self.services.load_full();
+        let keep_tees = |mut effective: Settings| {
+            for (name, service) in &mut effective.services {
+                if let Some(running) = running.get(name) {
+                    service.tee = running.settings.tee.clone();
+                }
+            }
+            effective
+        };
+        self.adopt((*self.settings()).clone(), keep_tees).await
+    }
+
+    async fn adopt(
+        &self,
+        next: Settings,
+        adjust: impl FnOnce(Settings) -> Settings,
+    ) -> Result<(), ReloadError> {
         let running = self.settings.load_full();
         let refusals = config::refusals(&running, &next);
         if !refusals.is_empty() {
@@ -96,8 +127,10 @@ impl Control {
             }
         }
         let old = self.services.load_full();
-        let recorded = self.store().all_active().await?;
-        let services = Services::build(&next, Some(&old), &recorded, &self.memory, self.seed).await?;
+        let store = self.store();
+        let recorded = store.all_active().await?;
+        let effective = adjust(Slots::load(&store).await?.overlay(&next));
+        let services = Services::build(&effective, Some(&old), &recorded, &self.memory, self.seed).await?;
         for service in services.iter() {
             let Some(gate) = self.gates.state(&service.name) else { continue };
             if gate.active != service.start.active {
@@ -117,10 +150,6 @@ impl Control {
             listener.install(prepared);
         }
         self.publish(services, next);
-        // SIGHUP is also how log rotation says that the file has moved away.
-        if let Some(log) = &self.access_log {
-            log.reopen();
-        }
         Ok(())
     }
 
@@ -160,7 +189,7 @@ impl Control {
             &service.records,
             &self.memory,
             self.seed,
-            Arc::clone(&service.tee.source),
+            service.tee.source.clone(),
             service.tee.shadow.clone(),
         )?;
         self.crew.order(|| Order::Tee { service: Arc::clone(&service.name), tee: Arc::clone(&tee) });
@@ -187,7 +216,7 @@ impl Control {
         request: SwitchoverRequest,
     ) -> Result<Ended, Refused> {
         let active = self.active_of(name)?;
-        self.go_to(name, active.other(), request).await
+        self.go_to(name, active.other(), request, Arc::new(NothingToHandOver)).await
     }
 
     /// Back to the configured source.
@@ -196,14 +225,16 @@ impl Control {
         name: &str,
         request: SwitchoverRequest,
     ) -> Result<Ended, Refused> {
-        self.go_to(name, InstanceName::Source, request).await
+        self.go_to(name, InstanceName::Source, request, Arc::new(NothingToHandOver)).await
     }
 
-    async fn go_to(
+    /// One switchover, with what else changes hands in it.
+    pub(super) async fn go_to(
         self: &Arc<Self>,
         name: &str,
         to: InstanceName,
         request: SwitchoverRequest,
+        over: Arc<dyn HandOver>,
     ) -> Result<Ended, Refused> {
         let allowed = self.turns.switchover().map_err(|NotNow| Refused::Ending)?;
         let service = self.services.load().get(name).ok_or_else(|| Refused::NoService(name.into()))?;
@@ -231,7 +262,8 @@ impl Control {
         let run = async move {
             let _until_it_is_over = (allowed, turn);
             let service = Arc::clone(&orders.service);
-            let ended = switchover::run(&control.gates, &control.store(), orders, in_flight).await?;
+            let ended =
+                switchover::run(&control.gates, &control.store(), orders, in_flight, over.as_ref()).await?;
             control.past.count(&service, &ended);
             Ok(ended)
         };

@@ -7,6 +7,7 @@ mod life;
 mod measure;
 mod past;
 mod services;
+mod slots;
 mod sockets;
 mod status;
 mod totals;
@@ -26,6 +27,7 @@ use self::past::PastSwitchovers;
 pub use self::past::SwitchoverCounts;
 pub use self::services::ServiceControl;
 use self::services::Services;
+use self::slots::Slots;
 pub use self::sockets::{SocketError, Sockets};
 pub use self::status::{LatencyView, ProcessStatus, ServiceStatus, Sides, Summaries, TeeStatus};
 use self::totals::SourceTotals;
@@ -64,6 +66,8 @@ pub struct Control {
     totals: Arc<Mutex<SourceTotals>>,
     past: PastSwitchovers,
     turns: Turns,
+    /// Settings are taken over one at a time: building services takes a while.
+    reloading: tokio::sync::Mutex<()>,
     started: Instant,
 }
 
@@ -110,7 +114,8 @@ impl Control {
         if let Some(predecessor) = &predecessor {
             predecessor.offer().overlay(&mut recorded);
         }
-        let services = Services::build(&settings, None, &recorded, &memory, seed).await?;
+        let effective = Slots::load(&store).await?.overlay(&settings);
+        let services = Services::build(&effective, None, &recorded, &memory, seed).await?;
         let sockets = inherited.complete(&settings)?;
 
         let access_log = settings.log.access.as_deref().map(AccessLog::start).transpose()?;
@@ -142,6 +147,7 @@ impl Control {
             totals: Arc::default(),
             past: PastSwitchovers::default(),
             turns,
+            reloading: tokio::sync::Mutex::default(),
             started: Instant::now(),
         });
         tokio::spawn(collect(Arc::downgrade(&control)));

@@ -108,7 +108,8 @@ impl Services {
 impl ServiceControl {
     pub fn instance(&self, name: InstanceName) -> Option<&Arc<Instance>> {
         match name {
-            InstanceName::Source => Some(&self.source),
+            // One that was retired has no endpoints.
+            InstanceName::Source => Some(&self.source).filter(|_| !self.settings.source.endpoints.is_empty()),
             InstanceName::Shadow => self.shadow.as_ref(),
         }
     }

@@ -1,4 +1,5 @@
 //! Moving a service from one instance to the other.
 
+pub mod failpoint;
 pub mod phase;
 pub mod switchover;

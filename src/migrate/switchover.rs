@@ -1,9 +1,9 @@
 //! The switchover: one transaction that ends on the new instance or back on the old one.
 //!
 //! ```text
-//!  preflight ─► park ─► drain ─► swap, durable ─► resume on the new instance ─► completed
-//!      │          │       │            │
-//!   refused    ◄──┴───────┴── resume on the old instance: aborted
+//!  preflight ─► park ─► drain ─► hand over ─► swap, durable ─► resume on the new instance ─► completed
+//!      │          │       │          │              │
+//!   refused    ◄──┴───────┴──────────┴── take back, resume on the old instance: aborted
 //! ```
 //!
 //! Until the swap is durable the way out is back; after it, forward: a restart finds the new instance in
@@ -13,8 +13,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use super::failpoint::{self, Inner};
 use crate::config::{DrainPolicy, InstanceName, Park};
 use crate::proxy::gate::controller::{OutOfTurn, Phase};
 use crate::proxy::gate::local::Blocker;
@@ -28,6 +30,35 @@ const CUT_PATIENCE: Duration = Duration::from_secs(1);
 /// A drain ends early enough that the requests parked meanwhile do not run into their own timeout:
 /// within this share of it.
 const DRAIN_SHARE: (u32, u32) = (9, 10);
+
+/// What else changes hands while nobody writes: after the drain, before the swap. To overlap, nothing does.
+pub trait HandOver: Send + Sync {
+    /// Fences the old side, carries over what is left, promotes the new side. It ends within `limit`.
+    fn hand_over(&self, limit: Duration) -> BoxFuture<'_, Result<(), String>>;
+
+    /// The old side serves after all. It may be called without a hand-over before it.
+    fn take_back(&self) -> BoxFuture<'_, ()>;
+
+    /// The new side serves.
+    fn settle(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Instances that share everything but their callers.
+pub struct NothingToHandOver;
+
+impl HandOver for NothingToHandOver {
+    fn hand_over(&self, _: Duration) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn take_back(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
 
 /// How to go about it.
 #[derive(Clone, Debug)]
@@ -64,6 +95,8 @@ pub struct Ended {
     /// From the moment that requests were held to the one that they were let go.
     pub pause_ms: f64,
     pub drain_ms: f64,
+    /// Fence, final sync and promotion, within the pause.
+    pub hand_over_ms: f64,
     /// Making the swap durable, within the pause.
     pub swap_ms: f64,
     /// Exchanges that were in flight when requests were held, and ended by themselves.
@@ -103,7 +136,13 @@ pub enum Refused {
 }
 
 /// Carries a switchover out. `in_flight` is how many exchanges the service has at this moment.
-pub async fn run(gates: &Gates, store: &Store, orders: Orders, in_flight: usize) -> Result<Ended, Refused> {
+pub async fn run(
+    gates: &Gates,
+    store: &Store,
+    orders: Orders,
+    in_flight: usize,
+    over: &dyn HandOver,
+) -> Result<Ended, Refused> {
     let service = &orders.service;
     let before = gates.state(service).ok_or_else(|| Refused::NoService(Arc::clone(service)))?;
     if before.active == orders.to {
@@ -111,7 +150,7 @@ pub async fn run(gates: &Gates, store: &Store, orders: Orders, in_flight: usize)
     }
     note(store, &orders, store::Phase::Intent, serde_json::json!({ "from": before.active })).await?;
     let ended = match orders.mode {
-        Mode::Pause => pause(gates, store, &orders, before, in_flight).await,
+        Mode::Pause => pause(gates, store, &orders, before, in_flight, over).await,
         Mode::Overlap => overlap(gates, store, &orders, before).await,
     }?;
     let detail = serde_json::to_value(&ended).unwrap_or_default();
@@ -128,6 +167,7 @@ async fn pause(
     orders: &Orders,
     before: GateState,
     in_flight: usize,
+    over: &dyn HandOver,
 ) -> Result<Ended, Refused> {
     let service = &orders.service;
     let phase = |gates: &Gates| gates.state(service).map(|state| state.phase);
@@ -142,6 +182,7 @@ async fn pause(
         generation: gates.state(service).map_or(before.generation, |state| state.generation),
         pause_ms: millis(held.elapsed()),
         drain_ms: millis(drain),
+        hand_over_ms: 0.0,
         swap_ms: millis(swap),
         drained: in_flight,
         cut: 0,
@@ -176,21 +217,38 @@ async fn pause(
         return Ok(Ended { cut, drained: in_flight.saturating_sub(cut), ..ended });
     }
     let drain = held.elapsed();
+    failpoint::reach(Inner::Drained);
+
+    let handing = Instant::now();
+    let limit = orders.park_timeout.saturating_sub(drain);
+    let handed = tokio::time::timeout(limit, over.hand_over(limit)).await;
+    let hand_over_ms = millis(handing.elapsed());
+    if let Err(reason) = handed.unwrap_or_else(|_| Err(format!("it was not over after {limit:?}"))) {
+        over.take_back().await;
+        give_up(gates, service, before.active).await;
+        let reason = format!("the hand-over failed: {reason}");
+        let ended = end(Outcome::Aborted, before.active, drain, Duration::ZERO, Some(reason));
+        return Ok(Ended { hand_over_ms, cut, ..ended });
+    }
+    failpoint::reach(Inner::HandedOver);
 
     let swapping = Instant::now();
     if let Err(error) = make_durable(store, orders, before).await
         && !is_durable(store, orders, before).await
     {
+        over.take_back().await;
         give_up(gates, service, before.active).await;
         let reason = format!("the swap could not be made durable: {error}");
         return Ok(end(Outcome::Aborted, before.active, drain, swapping.elapsed(), Some(reason)));
     }
     let swap = swapping.elapsed();
+    failpoint::reach(Inner::Swapped);
     gates.resume(service, orders.to).map_err(Refused::from)?;
     // They were told; waiting only makes the measured pause end where the last of them has let go.
     gates.wait(PARK_PATIENCE, |gates| phase(gates) == Some(Phase::Open)).await;
+    over.settle().await;
     let ended = end(Outcome::Completed, orders.to, drain, swap, None);
-    Ok(Ended { cut, drained: in_flight.saturating_sub(cut), ..ended })
+    Ok(Ended { hand_over_ms, cut, drained: in_flight.saturating_sub(cut), ..ended })
 }
 
 async fn overlap(gates: &Gates, store: &Store, orders: &Orders, before: GateState) -> Result<Ended, Refused> {
@@ -221,6 +279,7 @@ async fn overlap(gates: &Gates, store: &Store, orders: &Orders, before: GateStat
         generation: gates.state(service).map_or(before.generation, |state| state.generation),
         pause_ms: 0.0,
         drain_ms: millis(started.elapsed()),
+        hand_over_ms: 0.0,
         swap_ms: millis(swap),
         drained: 0,
         cut,

@@ -45,8 +45,9 @@ pub struct TeePlan {
     /// Reads that are known only from their body have their own tickets, so that their rate can be
     /// told apart.
     pub body_selection: Selection,
-    /// The same two instances, as the lane reaches them: other limits, other connections.
-    pub source: Arc<Instance>,
+    /// The same two instances, as the lane reaches them: other limits, other connections. `None`: that
+    /// instance is gone, or never was.
+    pub source: Option<Arc<Instance>>,
     pub shadow: Option<Arc<Instance>>,
 }
 
@@ -64,7 +65,7 @@ impl TeePlan {
     pub fn target(&self, active: InstanceName) -> Option<&Arc<Instance>> {
         match active {
             InstanceName::Source => self.shadow.as_ref(),
-            InstanceName::Shadow => Some(&self.source),
+            InstanceName::Shadow => self.source.as_ref(),
         }
     }
 }

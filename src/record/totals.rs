@@ -16,6 +16,8 @@ pub struct Totals {
     /// Of the interval that is being gathered; its routes stay empty.
     current: Record<u64>,
     last: Record<u64>,
+    /// Since the last mark.
+    marked: Record<u64>,
 }
 
 /// One route, seen from one side.
@@ -31,6 +33,20 @@ impl Totals {
     pub fn absorb(&mut self, interval: &Interval) {
         self.total.merge(&interval.0);
         self.current.merge_sides(&interval.0);
+        self.marked.merge_sides(&interval.0);
+    }
+
+    /// From here on the views `since_mark` count anew.
+    pub fn mark(&mut self) {
+        self.marked = Record::default();
+    }
+
+    pub fn since_mark(&self, side: Side, direction: Direction, clock: Clock) -> Summary {
+        latency(&self.marked, side, direction, clock).map(Latency::summary).unwrap_or_default()
+    }
+
+    pub fn statuses_since_mark(&self, side: Side, direction: Direction) -> Statuses {
+        self.marked.sides.get(place(side, direction)).map(|side| side.statuses).unwrap_or_default()
     }
 
     /// Ends the interval: what was absorbed since the last call is what the `interval` views show.
@@ -97,7 +113,7 @@ impl Totals {
 
     /// Bytes that these totals hold.
     pub fn memory(&self) -> usize {
-        self.total.heap() + self.current.heap() + self.last.heap()
+        self.total.heap() + self.current.heap() + self.last.heap() + self.marked.heap()
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Inner {
     /// The same for reads that could be told only from their body: another denominator.
     pub by_body: TeeCounts,
     pub verdicts: [u64; Verdict::ALL.len()],
+    /// What `verdicts` were at the last mark.
+    marked: [u64; Verdict::ALL.len()],
     /// Retries of a pair whose connection the shadow had just closed.
     pub stale_retries: u64,
     pub pairs: RecentPairs,
@@ -34,6 +36,7 @@ impl Default for ShadowRecords {
             counts: TeeCounts::default(),
             by_body: TeeCounts::default(),
             verdicts: [0; Verdict::ALL.len()],
+            marked: [0; Verdict::ALL.len()],
             stale_retries: 0,
             pairs: RecentPairs::new(RECENT),
             recorder: Recorder::default(),
@@ -55,6 +58,19 @@ impl Inner {
             *count += 1;
         }
         self.pairs.push(pair);
+    }
+
+    /// What was recorded before is no evidence any more; it goes on being counted.
+    pub fn mark(&mut self) {
+        self.totals();
+        self.totals.mark();
+        self.marked = self.verdicts;
+    }
+
+    pub fn verdicts_since_mark(&self) -> [u64; Verdict::ALL.len()] {
+        let mut since = self.verdicts;
+        since.iter_mut().zip(self.marked).for_each(|(now, then)| *now -= then);
+        since
     }
 
     /// Everything recorded so far.

@@ -1,0 +1,139 @@
+//! What is in a service's two slots once migrations have filled and emptied them: the settings as they are in
+//! effect.
+//!
+//! A service has two slots, `source` and `shadow`, named as in its configuration. A migration puts its new instance
+//! into the slot that does not serve, and empties the slot of the instance that it retires; both outlive the process.
+//! What the operator writes afterwards wins: a slot is given back to the configuration as soon as that says something
+//! else there than it did when the slot was filled.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, Endpoint, InstanceName, Settings};
+use crate::instance::Spec;
+use crate::store::{Fingerprint, SlotRow, Store, StoreError};
+
+/// What a migration has put there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    /// None: the instance was retired.
+    pub endpoints: Vec<String>,
+    /// Where Segue itself runs the instance.
+    pub spec: Option<Spec>,
+    /// What the configuration said of this slot then.
+    configured: Option<Fingerprint>,
+}
+
+/// Every slot that is not the configuration's.
+#[derive(Clone, Debug, Default)]
+pub struct Slots(Vec<(Arc<str>, InstanceName, Slot)>);
+
+impl Slot {
+    pub fn new(
+        endpoints: &[Endpoint],
+        spec: Option<Spec>,
+        configured: &config::Service,
+        name: InstanceName,
+    ) -> Self {
+        let endpoints = endpoints.iter().map(ToString::to_string).collect();
+        Self { endpoints, spec, configured: said(configured, name) }
+    }
+}
+
+impl Slots {
+    pub async fn load(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self(store.slots().await?.into_iter().filter_map(decode).collect()))
+    }
+
+    pub fn get(&self, service: &str, instance: InstanceName) -> Option<&Slot> {
+        let found = self.0.iter().find(|(of, name, _)| **of == *service && *name == instance);
+        found.map(|(.., slot)| slot)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.0.iter().map(|(.., slot)| slot)
+    }
+
+    /// The settings as they are in effect.
+    pub fn overlay(&self, configured: &Settings) -> Settings {
+        let mut settings = configured.clone();
+        for (name, instance, slot) in &self.0 {
+            let Some(service) = settings.services.get_mut(&**name) else { continue };
+            let Some(of) = configured.services.get(&**name) else { continue };
+            if slot.configured != said(of, *instance) {
+                tracing::info!(
+                    service = &**name,
+                    slot = instance.as_str(),
+                    "the configuration decides again"
+                );
+                continue;
+            }
+            let endpoints =
+                slot.endpoints.iter().filter_map(|text| text.parse().ok()).collect::<Vec<Endpoint>>();
+            match instance {
+                InstanceName::Source => service.source.endpoints = endpoints,
+                InstanceName::Shadow => {
+                    service.shadow =
+                        Some(config::Instance { endpoints }).filter(|of| !of.endpoints.is_empty());
+                }
+            }
+        }
+        settings
+    }
+}
+
+fn said(service: &config::Service, instance: InstanceName) -> Option<Fingerprint> {
+    match instance {
+        InstanceName::Source => Some(Fingerprint::of(&service.source.endpoints)),
+        InstanceName::Shadow => service.shadow.as_ref().map(|of| Fingerprint::of(&of.endpoints)),
+    }
+}
+
+fn decode(row: SlotRow) -> Option<(Arc<str>, InstanceName, Slot)> {
+    match serde_json::from_value(row.record) {
+        Ok(slot) => Some((row.service.into(), row.instance, slot)),
+        Err(error) => {
+            tracing::error!(%error, service = row.service, "a slot in the store is not understood");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        config::parse(&format!("listeners = [{{ address = \"127.0.0.1:1\" }}]\n{text}"), "f").unwrap()
+    }
+
+    #[test]
+    fn a_slot_holds_until_the_configuration_says_something_else_there() {
+        let before = settings("services.web.source.endpoints = [\"http://a\"]");
+        let web = before.services.get("web").unwrap();
+        let new: Endpoint = "http://b".parse().unwrap();
+        let slots = Slots(vec![
+            ("web".into(), InstanceName::Source, Slot::new(&[], None, web, InstanceName::Source)),
+            ("web".into(), InstanceName::Shadow, Slot::new(&[new], None, web, InstanceName::Shadow)),
+        ]);
+        let effective = |text: &str| {
+            let settings = slots.overlay(&settings(text));
+            let web = settings.services.get("web").unwrap();
+            let show = |of: &[Endpoint]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            (show(&web.source.endpoints), web.shadow.as_ref().map(|of| show(&of.endpoints)))
+        };
+        let shadow = Some("http://b:80".to_owned());
+        assert_eq!(
+            effective("services.web.source.endpoints = [\"http://a\"]"),
+            (String::new(), shadow.clone())
+        );
+        // The operator has taken the result over.
+        assert_eq!(
+            effective("services.web.source.endpoints = [\"http://b\"]"),
+            ("http://b:80".to_owned(), shadow)
+        );
+        let named = "services.web = { source.endpoints = [\"http://a\"], shadow.endpoints = [\"http://c\"] }";
+        assert_eq!(effective(named), (String::new(), Some("http://c:80".to_owned())));
+    }
+}
