@@ -5,6 +5,7 @@ mod build;
 mod change;
 mod life;
 mod measure;
+mod migration;
 mod past;
 mod services;
 mod slots;
@@ -23,6 +24,8 @@ use arc_swap::ArcSwap;
 pub use self::build::BuildError;
 pub use self::change::{ReloadError, SwitchoverRequest, TeeChange, TeeError};
 pub use self::measure::{BySide, Measurements, ServiceMeasurements};
+use self::migration::Migrations;
+pub use self::migration::{DryRun, MigrationError, MigrationEvent, MigrationRequest, MigrationView};
 use self::past::PastSwitchovers;
 pub use self::past::SwitchoverCounts;
 pub use self::services::ServiceControl;
@@ -34,6 +37,7 @@ use self::totals::SourceTotals;
 use self::turns::Turns;
 use self::upgrade::Predecessor;
 use crate::config::Settings;
+use crate::instance::Providers;
 use crate::proxy::access::{AccessLog, AccessLogError};
 use crate::proxy::crew::{Crew, CrewError};
 use crate::proxy::gates::Gates;
@@ -66,6 +70,7 @@ pub struct Control {
     totals: Arc<Mutex<SourceTotals>>,
     past: PastSwitchovers,
     turns: Turns,
+    migrations: Migrations,
     /// Settings are taken over one at a time: building services takes a while.
     reloading: tokio::sync::Mutex<()>,
     started: Instant,
@@ -106,6 +111,7 @@ impl Control {
         inherited: Sockets,
         mut predecessor: Option<&mut Predecessor>,
     ) -> Result<Arc<Self>, StartError> {
+        let providers = Providers::none();
         let lane = Lane::start(settings.lane.threads, settings.lane.queue)?;
         let memory = Memory::new(settings.lane.max_bytes);
         let seed = fastrand::u64(..);
@@ -147,6 +153,7 @@ impl Control {
             totals: Arc::default(),
             past: PastSwitchovers::default(),
             turns,
+            migrations: Migrations::new(providers),
             reloading: tokio::sync::Mutex::default(),
             started: Instant::now(),
         });

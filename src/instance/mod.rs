@@ -13,12 +13,15 @@
 //! create finds what the first one made, and destroying what is gone is no error.
 
 mod allocation;
+mod external;
 mod provider;
+mod providers;
 mod spec;
 mod usage;
 
-pub use allocation::{Allocation, Millicores};
+pub use allocation::{Allocation, Millicores, Used, starting};
 pub use provider::{Finding, Gravity, Provider, ProviderError, Resized, Running, State};
+pub use providers::Providers;
 pub use spec::{
     Docker, External, InstanceId, InvalidId, Process, Role, ServiceProtocol, Spec, Volume, Workload,
 };

@@ -2,4 +2,5 @@
 
 pub mod failpoint;
 pub mod phase;
+pub mod record;
 pub mod switchover;

@@ -1,0 +1,207 @@
+//! The task that drives one migration: journal the intent, do the step, journal the outcome, and so on to the end.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{Asked, Control, Driver, MigrationError, Wish, unix_millis};
+use crate::migrate::failpoint::{self, Failpoint, Moment};
+use crate::migrate::phase::{Came, Cause, Progress, Step};
+use crate::migrate::record::Record;
+use crate::store::{NewEntry, Phase, StoreError};
+
+/// Between two tries to write to a store that does not answer.
+const STORE_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// One migration under way. The record here is the store's, and nobody else writes it.
+pub(super) struct Drive {
+    pub control: Arc<Control>,
+    pub id: u64,
+    pub service: String,
+    pub record: Record,
+    wishes: mpsc::UnboundedReceiver<Asked>,
+}
+
+impl Control {
+    /// Goes on with a migration from where its record says.
+    pub(super) fn drive(self: &Arc<Self>, id: u64, service: String, record: Record) {
+        let (wishes, inbox) = mpsc::unbounded_channel();
+        let mut drive = Drive { control: Arc::clone(self), id, service, record, wishes: inbox };
+        let task = tokio::task::spawn_local(async move {
+            drive.run().await;
+            let migrations = &drive.control.migrations;
+            super::lock(&migrations.drivers).remove(&id);
+            migrations.forget(id);
+            migrations.changed.send_modify(|count| *count += 1);
+        });
+        self.enter_driver(id, Driver { wishes, task: task.abort_handle() });
+    }
+}
+
+impl Drive {
+    async fn run(&mut self) {
+        while let Some(step) = self.record.progress.step() {
+            if !self.record.begun {
+                self.record.begun = true;
+                if self.record.progress == Progress::Requested {
+                    self.record.progress = Progress::Onward(step);
+                }
+                self.record.since = unix_millis();
+                self.write(step.as_str(), Phase::Intent, Value::Null).await;
+                failpoint::reach(Failpoint::Step(step, Moment::Intended));
+            }
+            let (came, done) = self.carry_out(step).await;
+            failpoint::reach(Failpoint::Step(step, Moment::Done));
+            self.note(step, came, done).await;
+            failpoint::reach(Failpoint::Step(step, Moment::Noted));
+        }
+        let phase = self.record.progress.phase().as_str();
+        let reason = self.record.reason.as_deref();
+        tracing::info!(migration = self.id, service = self.service, phase, reason, "a migration is over");
+    }
+
+    /// Does the step and listens to wishes meanwhile. A step that only waits ends at once when its migration is to
+    /// turn back; others are whole before anything is undone.
+    async fn carry_out(&mut self, step: Step) -> (Came, Record) {
+        let mut working = self.record.clone();
+        let (control, id) = (Arc::clone(&self.control), self.id);
+        let doing = control.perform(id, &mut working, step);
+        let mut doing = Box::pin(doing);
+        let came = loop {
+            if let Some(cause) = self.record.wish
+                && waits(step)
+                && self.record.progress.may_turn_back()
+            {
+                break Came::Undone(cause);
+            }
+            tokio::select! {
+                came = &mut doing => break came,
+                Some(asked) = self.wishes.recv() => {
+                    let answer = self.take(asked.wish).await;
+                    // Whoever asked may be gone.
+                    let _ = asked.heard.send(answer);
+                }
+            }
+        };
+        drop(doing);
+        (came, working)
+    }
+
+    /// Puts a wish into the journal, or says why it cannot be.
+    async fn take(&mut self, wish: Wish) -> Result<(), MigrationError> {
+        let progress = self.record.progress;
+        let phase = progress.phase().as_str();
+        match wish {
+            Wish::Approve if !progress.may_turn_back() || progress > Progress::Onward(Step::Approve) => {
+                return Err(MigrationError::NotNow(format!(
+                    "there is nothing to approve any more: it is {phase}"
+                )));
+            }
+            Wish::Approve => {
+                self.record.approved = true;
+                self.control.migrations.approved(self.id);
+            }
+            Wish::TurnBack(_) if !progress.may_turn_back() || self.record.no_way_back => {
+                return Err(MigrationError::NotNow(format!(
+                    "it is too late: the migration is {phase}, and the source is being given up"
+                )));
+            }
+            Wish::TurnBack(Cause::Cancelled) if progress >= Progress::Onward(Step::Switch) => {
+                return Err(MigrationError::NotNow(format!(
+                    "it is too late to cancel: the migration is {phase}; roll it back instead"
+                )));
+            }
+            Wish::TurnBack(Cause::RolledBack) if progress < Progress::Onward(Step::Switch) => {
+                return Err(MigrationError::NotNow(format!(
+                    "there is nothing to roll back: the source still serves ({phase}); cancel the migration instead"
+                )));
+            }
+            Wish::TurnBack(cause) => self.record.wish = Some(cause),
+        }
+        let step = match wish {
+            Wish::Approve => "approved",
+            Wish::TurnBack(Cause::RolledBack) => "rollback_requested",
+            Wish::TurnBack(_) => "cancel_requested",
+        };
+        self.write(step, Phase::Outcome, Value::Null).await;
+        Ok(())
+    }
+
+    async fn note(&mut self, step: Step, came: Came, working: Record) {
+        let before = &self.record;
+        let mut next = Record { wish: before.wish, approved: before.approved, ..working };
+        let turned = match (came, next.wish) {
+            // Asked for while something was being done that had to be whole first.
+            (Came::Done | Came::Aborted, Some(cause))
+                if next.progress.next(came).may_turn_back() && next.progress.may_turn_back() =>
+            {
+                Came::Undone(cause)
+            }
+            (came, _) => came,
+        };
+        if let (Came::Undone(cause), None) = (turned, &next.reason) {
+            next.reason = Some(match cause {
+                Cause::Cancelled => "it was cancelled".to_owned(),
+                Cause::RolledBack => "it was rolled back".to_owned(),
+                Cause::Failed => format!("the step `{}` failed", step.as_str()),
+            });
+        }
+        if came == Came::NoWayBack {
+            next.no_way_back = true;
+            next.wish = None;
+        }
+        next.progress = next.progress.next(turned);
+        next.begun = false;
+        next.since = unix_millis();
+        self.record = next;
+        self.control.migrations.forget(self.id);
+        let came = match turned {
+            Came::Done => "done",
+            Came::Undone(_) => "turned_back",
+            Came::Aborted => "aborted",
+            Came::NoWayBack => "no_way_back",
+        };
+        let detail =
+            json!({ "came": came, "next": self.record.progress.phase(), "reason": self.record.reason });
+        self.write(step.as_str(), Phase::Outcome, detail).await;
+    }
+
+    /// Nothing goes on until the journal has it: a disk that is full now may have room later.
+    async fn write(&self, step: &str, phase: Phase, detail: Value) {
+        loop {
+            let entry = NewEntry {
+                kind: "migration".to_owned(),
+                step: step.to_owned(),
+                phase,
+                detail: detail.clone(),
+                at: unix_millis(),
+            };
+            let over = self.record.progress.is_over();
+            let stored = encode(&self.record);
+            match self.control.store().advance_migration(self.id, stored, over, entry).await {
+                Ok(()) => break,
+                // An upgrade took the store, and with it this migration.
+                Err(StoreError::Closed) => std::future::pending().await,
+                Err(error) => {
+                    tracing::error!(%error, migration = self.id, "the journal cannot be written; trying again");
+                    tokio::time::sleep(STORE_AGAIN).await;
+                }
+            }
+        }
+        self.control.migrations.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Steps that change nothing themselves.
+const fn waits(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Check | Step::AwaitHealthy | Step::Observe | Step::Judge | Step::Approve | Step::Watch
+    )
+}
+
+pub(super) fn encode(record: &Record) -> Value {
+    // A record is made of plain values and text keys, which always have a form in JSON.
+    serde_json::to_value(record).unwrap_or_default()
+}

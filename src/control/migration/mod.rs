@@ -1,0 +1,164 @@
+//! Migrations of this process: what can be asked of them, and the tasks that drive them.
+//!
+//! ```text
+//!  admin API ── wishes ──► driver, a task for each migration under way ── steps ──► providers, gates, slots
+//!      ▲                      │ journals every step in the store
+//!      └──── views ◄──────────┘
+//! ```
+
+mod driver;
+mod error;
+mod evidence;
+mod handover;
+mod request;
+mod resume;
+mod steps;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+pub use self::error::MigrationError;
+pub use self::request::{DryRun, MigrationRequest};
+pub use self::view::{MigrationEvent, MigrationView};
+use super::Control;
+use crate::instance::Providers;
+use crate::migrate::phase::Cause;
+
+/// Migrations that are listed: those under way, and the newest of the others.
+const LISTED: usize = 100;
+
+pub(super) struct Migrations {
+    providers: Providers,
+    drivers: Mutex<HashMap<u64, Driver>>,
+    /// What a waiting step sees, which nobody needs after a restart.
+    live: Mutex<HashMap<u64, Live>>,
+    /// Grows with everything that happens to any migration.
+    changed: watch::Sender<u64>,
+}
+
+struct Driver {
+    wishes: mpsc::UnboundedSender<Asked>,
+    task: AbortHandle,
+}
+
+/// What a step that waits has seen last.
+#[derive(Clone, Debug, Default)]
+struct Live {
+    waits_for: Option<String>,
+    gates: Vec<serde_json::Value>,
+    approved: bool,
+}
+
+/// What somebody wants of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Approve,
+    TurnBack(Cause),
+}
+
+/// A wish, and who waits to hear that it is in the journal.
+struct Asked {
+    wish: Wish,
+    heard: oneshot::Sender<Result<(), MigrationError>>,
+}
+
+impl Migrations {
+    pub fn new(providers: Providers) -> Self {
+        Self { providers, drivers: Mutex::default(), live: Mutex::default(), changed: watch::channel(0).0 }
+    }
+
+    /// Leaves everything as it is: whoever opens the store next goes on from there.
+    pub fn let_go(&self) {
+        for (_, driver) in lock(&self.drivers).drain() {
+            driver.task.abort();
+        }
+    }
+
+    fn see(&self, id: u64, live: Live) {
+        let mut all = lock(&self.live);
+        let approved = all.get(&id).is_some_and(|before| before.approved);
+        all.insert(id, Live { approved, ..live });
+        drop(all);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn forget(&self, id: u64) {
+        lock(&self.live).remove(&id);
+    }
+
+    fn approved(&self, id: u64) {
+        lock(&self.live).entry(id).or_default().approved = true;
+    }
+
+    /// Since the step began; what was approved before is in the record.
+    fn is_approved(&self, id: u64) -> bool {
+        self.live(id).approved
+    }
+
+    fn live(&self, id: u64) -> Live {
+        lock(&self.live).get(&id).cloned().unwrap_or_default()
+    }
+}
+
+impl Control {
+    /// Says yes to the switch of a migration whose policy is `manual`, beforehand or when it waits.
+    pub async fn approve_migration(&self, id: u64) -> Result<MigrationView, MigrationError> {
+        self.wish(id, Wish::Approve).await
+    }
+
+    /// Undoes a migration that has not switched yet.
+    pub async fn cancel_migration(&self, id: u64) -> Result<MigrationView, MigrationError> {
+        self.wish(id, Wish::TurnBack(Cause::Cancelled)).await
+    }
+
+    /// Back to the source, as long as that has not been retired.
+    pub async fn roll_back_migration(&self, id: u64) -> Result<MigrationView, MigrationError> {
+        self.wish(id, Wish::TurnBack(Cause::RolledBack)).await
+    }
+
+    async fn wish(&self, id: u64, wish: Wish) -> Result<MigrationView, MigrationError> {
+        let wishes = lock(&self.migrations.drivers).get(&id).map(|driver| driver.wishes.clone());
+        let Some(wishes) = wishes else {
+            let view = self.migration(id).await?.ok_or(MigrationError::NoMigration(id))?;
+            return Err(MigrationError::NotNow(format!("migration {id} is over: {}", view.phase)));
+        };
+        let (heard, answer) = oneshot::channel();
+        let gone = || MigrationError::NotNow(format!("migration {id} has just ended"));
+        wishes.send(Asked { wish, heard }).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())??;
+        self.migration(id).await?.ok_or(MigrationError::NoMigration(id))
+    }
+
+    /// Wakes whoever watches a migration.
+    pub fn migrations_changed(&self) -> watch::Receiver<u64> {
+        self.migrations.changed.subscribe()
+    }
+}
+
+/// Each change is one step, so a panic elsewhere leaves the map whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unix_millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Control {
+    fn has_driver(&self, id: u64) -> bool {
+        lock(&self.migrations.drivers).contains_key(&id)
+    }
+
+    fn providers(&self) -> &Providers {
+        &self.migrations.providers
+    }
+
+    fn enter_driver(self: &Arc<Self>, id: u64, driver: Driver) {
+        lock(&self.migrations.drivers).insert(id, driver);
+    }
+}

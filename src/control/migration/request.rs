@@ -1,0 +1,215 @@
+//! How a migration begins: a request becomes a record, or is refused with the reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Control, MigrationError, MigrationView, unix_millis};
+use crate::config::ByteSize;
+use crate::control::slots::Slots;
+use crate::instance::{
+    Allocation, External, Finding, Gravity, InstanceId, Millicores, Role, Spec, Workload, starting,
+};
+use crate::migrate::phase::Progress;
+use crate::migrate::record::{Options, Policy, Record};
+use crate::store::{NewEntry, Phase};
+
+/// What is asked for; what is absent comes from the service's settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationRequest {
+    pub service: String,
+    /// Provider, what it runs, and `allocation`. Absent: the shadow of the settings.
+    pub to: Option<Value>,
+    pub policy: Option<Policy>,
+    pub watch_ms: Option<u64>,
+    pub grace_ms: Option<u64>,
+    pub deadline_ms: Option<u64>,
+    pub min_pairs: Option<u64>,
+    /// The compatibility report, and nothing else.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// The compatibility report of a migration that was not started.
+#[derive(Clone, Debug, Serialize)]
+pub struct DryRun {
+    pub service: Arc<str>,
+    pub provider: &'static str,
+    /// It could run here.
+    pub compatible: bool,
+    pub report: Vec<Finding>,
+    pub starts_with: Allocation,
+    pub serves_with: Allocation,
+}
+
+/// What an instance has that nobody grants anything.
+const UNKNOWN: Allocation = Allocation { cpu: Millicores(0), memory: ByteSize(0), storage: ByteSize(0) };
+
+impl Control {
+    /// Begins a migration. It goes on by itself, and through restarts, to its end.
+    pub async fn start_migration(
+        self: &Arc<Self>,
+        request: MigrationRequest,
+    ) -> Result<MigrationView, MigrationError> {
+        if self.turns.is_ending() {
+            return Err(MigrationError::Ending);
+        }
+        let service = request.service.clone();
+        let record = self.prepare_migration(request).await?;
+        let detail =
+            serde_json::json!({ "instance": record.spec.id, "provider": record.spec.workload.provider() });
+        let entry = NewEntry {
+            kind: "migration".to_owned(),
+            step: "requested".to_owned(),
+            phase: Phase::Outcome,
+            detail,
+            at: record.since,
+        };
+        let stored = super::driver::encode(&record);
+        let Some(id) = self.store().begin_migration(&service, stored, entry).await? else {
+            let rows = self.store().migrations(0).await?;
+            let running = rows.iter().find(|row| row.service == service).map_or(0, |row| row.id);
+            return Err(MigrationError::UnderWay(running));
+        };
+        tracing::info!(migration = id, %service, instance = %record.spec.id, "a migration begins");
+        self.drive(id, service, record);
+        self.migration(id).await?.ok_or(MigrationError::NoMigration(id))
+    }
+
+    /// Says whether it could run, and changes nothing.
+    pub async fn try_migration(&self, request: MigrationRequest) -> Result<DryRun, MigrationError> {
+        let service = request.service.clone();
+        let record = self.prepare_migration(request).await?;
+        let report = self.providers().of(&record.spec.workload)?.preflight(&record.spec).await;
+        Ok(DryRun {
+            service: service.into(),
+            provider: record.spec.workload.provider(),
+            compatible: report.iter().all(|finding| finding.gravity < Gravity::Fault),
+            report,
+            starts_with: record.spec.allocation,
+            serves_with: record.wanted,
+        })
+    }
+
+    async fn prepare_migration(&self, request: MigrationRequest) -> Result<Record, MigrationError> {
+        let name = &request.service;
+        let none = || MigrationError::NoService(name.clone());
+        let service = self.services.load().get(name).ok_or_else(none)?;
+        let active = self.gates.state(name).ok_or_else(none)?.active;
+        let slot = active.other();
+        let slots = Slots::load(&self.store()).await?;
+        let source = slots.get(name, active).and_then(|slot| slot.spec.clone());
+        let there = service.instance(slot).is_some();
+        let (workload, allocation) = match request.to {
+            Some(_) if there => {
+                return Err(MigrationError::Bad(format!(
+                    "the settings of `{name}` have a {} already; leave out `to` to move there, or remove it from the \
+                     settings",
+                    slot.as_str()
+                )));
+            }
+            Some(to) => destination(to)?,
+            None if there => {
+                let endpoints = service.endpoints(slot).unwrap_or_default().to_vec();
+                (Workload::External(External { endpoints, isolated: false, usage: None }), Wanted::Size)
+            }
+            None => {
+                return Err(MigrationError::Bad(format!(
+                    "`to` is missing, and the settings of `{name}` have no shadow to move to; say where to"
+                )));
+            }
+        };
+        // Making sure that it can be run here at all.
+        self.providers().of(&workload)?;
+        let (starts, wanted) = match (&workload, allocation, source.as_ref().map(|of| of.allocation)) {
+            (Workload::External(_), ..) => (UNKNOWN, UNKNOWN),
+            (_, Wanted::This(wanted), before) => (starting(before.unwrap_or(wanted), None), wanted),
+            (_, Wanted::Size, Some(before)) => (starting(before, None), before),
+            (_, Wanted::Size, None) => {
+                return Err(MigrationError::Bad(
+                    "`to.allocation` is missing, and what the source has is not known as Segue does not run it; add \
+                     { \"cpu\": 1, \"memory\": \"512 MiB\", \"storage\": \"1 GiB\" }"
+                        .to_owned(),
+                ));
+            }
+        };
+        let now = unix_millis();
+        let options = options(
+            &request.policy,
+            [request.watch_ms, request.grace_ms, request.deadline_ms],
+            request.min_pairs,
+        );
+        Ok(Record {
+            progress: Progress::Requested,
+            begun: false,
+            deadline: now.saturating_add(options.deadline.as_millis() as u64),
+            options,
+            spec: Spec {
+                id: new_id(name)?,
+                service: name.clone(),
+                role: Role::Shadow,
+                allocation: starts,
+                workload,
+            },
+            slot,
+            source,
+            wanted,
+            granted: None,
+            endpoints: Vec::new(),
+            report: Vec::new(),
+            gates: Vec::new(),
+            approved: false,
+            wish: None,
+            aborted: 0,
+            no_way_back: false,
+            baseline: None,
+            switchover: None,
+            reason: None,
+            since: now,
+        })
+    }
+}
+
+enum Wanted {
+    This(Allocation),
+    /// As much as the source has.
+    Size,
+}
+
+/// `to`: the workload's keys, and beside them its allocation.
+fn destination(mut to: Value) -> Result<(Workload, Wanted), MigrationError> {
+    let bad = |error: &dyn std::fmt::Display| MigrationError::Bad(format!("`to` is not understood: {error}"));
+    let keys = to.as_object_mut().ok_or_else(|| bad(&"it has to be an object"))?;
+    let allocation = match keys.remove("allocation") {
+        None => Wanted::Size,
+        Some(Value::String(word)) if word == "size" => Wanted::Size,
+        Some(of) => {
+            Wanted::This(serde_json::from_value(of).map_err(|error| bad(&format!("`allocation`: {error}")))?)
+        }
+    };
+    let workload = serde_json::from_value(to).map_err(|error| bad(&error))?;
+    Ok((workload, allocation))
+}
+
+fn options(policy: &Option<Policy>, millis: [Option<u64>; 3], min_pairs: Option<u64>) -> Options {
+    let usual = Options::default();
+    let [watch, grace, deadline] = millis.map(|of| of.map(Duration::from_millis));
+    Options {
+        policy: policy.unwrap_or(usual.policy),
+        watch: watch.unwrap_or(usual.watch),
+        grace: grace.unwrap_or(usual.grace),
+        deadline: deadline.unwrap_or(usual.deadline),
+        min_pairs: min_pairs.unwrap_or(usual.min_pairs),
+    }
+}
+
+/// The service's name as far as an id can carry it, and enough chance to be the only one.
+fn new_id(service: &str) -> Result<InstanceId, MigrationError> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = service.chars().take(40).map(plain).collect();
+    let id = InstanceId::new(format!("s-{name}-{:08x}", fastrand::u32(..)));
+    id.map_err(|error| MigrationError::Bad(error.to_string()))
+}

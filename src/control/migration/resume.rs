@@ -1,0 +1,65 @@
+//! After a start: instances run again that have to, those that nobody knows are destroyed, migrations go on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Control;
+use super::steps::specs;
+use crate::control::slots::Slots;
+use crate::instance::InstanceId;
+use crate::migrate::record::Record;
+use crate::store::StoreError;
+
+impl Control {
+    /// Takes up what the process before this one left off. Once callers are accepted, or a little before.
+    pub async fn resume_migrations(self: &Arc<Self>) -> Result<(), StoreError> {
+        let store = self.store();
+        let slots = Slots::load(&store).await?;
+        let mut known: BTreeSet<InstanceId> = specs(&slots).map(|spec| spec.id.clone()).collect();
+        let mut all_known = true;
+        let mut unfinished = Vec::new();
+        for row in store.migrations(0).await?.into_iter().filter(|row| !row.over) {
+            match serde_json::from_value::<Record>(row.record) {
+                Ok(record) => {
+                    known.insert(record.spec.id.clone());
+                    known.extend(record.source.iter().map(|spec| spec.id.clone()));
+                    unfinished.push((row.id, row.service, record));
+                }
+                Err(error) => {
+                    // Whatever it has made is not known, so nothing may be taken for an orphan.
+                    all_known = false;
+                    tracing::error!(%error, migration = row.id, "a migration in the store is not understood");
+                }
+            }
+        }
+        for spec in specs(&slots) {
+            let Ok(provider) = self.providers().of(&spec.workload) else { continue };
+            if let Err(error) = provider.start(spec).await {
+                tracing::error!(%error, instance = %spec.id, "an instance cannot be started again");
+            }
+        }
+        if all_known {
+            for (id, provider) in self.providers().list().await {
+                if known.contains(&id) {
+                    continue;
+                }
+                tracing::warn!(instance = %id, "nobody knows this instance any more; it is destroyed");
+                if let Err(error) = provider.destroy(&id).await {
+                    tracing::error!(%error, instance = %id, "it could not be destroyed");
+                }
+            }
+        }
+        for (id, service, record) in unfinished {
+            if !self.has_driver(id) {
+                tracing::info!(
+                    migration = id,
+                    service,
+                    phase = record.progress.phase().as_str(),
+                    "a migration goes on"
+                );
+                self.drive(id, service, record);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,442 @@
+//! What each step does. Each may have been done before by a process that did not live to say so.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::handover::Hands;
+use super::{Control, Live, unix_millis};
+use crate::config::{Endpoint, InstanceName, Target};
+use crate::control::SwitchoverRequest;
+use crate::control::slots::{Slot, Slots};
+use crate::instance::{Gravity, Provider, ProviderError, State};
+use crate::migrate::phase::{Came, Cause, Step};
+use crate::migrate::record::{Policy, Record};
+use crate::migrate::switchover::{Outcome, Refused};
+
+/// How often a step that waits looks again.
+const LOOK: Duration = Duration::from_millis(250);
+/// For the new instance to answer for the first time.
+const START_UP: Duration = Duration::from_mins(2);
+/// For one connection to it.
+const CONNECT: Duration = Duration::from_secs(2);
+/// What a provider could not do at once is tried this often, a second apart.
+const TRIES: u32 = 5;
+/// For an instance to end by itself.
+const END_GRACE: Duration = Duration::from_secs(10);
+/// Pairs that show that the shadow works at all: too few to judge it, enough to size it.
+const FIRST_PAIRS: u64 = 20;
+/// Switchovers that may give up before the migration does.
+const SWITCHES: u32 = 3;
+
+/// Why a step goes no further.
+pub(super) struct Stop(Came, String);
+
+type Result<T = ()> = std::result::Result<T, Stop>;
+
+impl Stop {
+    fn failed(reason: impl Into<String>) -> Self {
+        Self(Came::Undone(Cause::Failed), reason.into())
+    }
+}
+
+impl From<ProviderError> for Stop {
+    fn from(error: ProviderError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl Control {
+    /// Carries out a step; what there is to say about it goes into the record.
+    pub(super) async fn perform(self: &Arc<Self>, id: u64, record: &mut Record, step: Step) -> Came {
+        let work = Work { control: self, id };
+        let result = match step {
+            Step::Check => work.check(record).await,
+            Step::Create => work.create(record).await,
+            Step::Start => work.start(record).await,
+            Step::AwaitHealthy => work.await_healthy(record).await,
+            Step::Attach => work.attach(record).await,
+            // Nothing is configured that could be replicated.
+            Step::Replicate => Ok(()),
+            Step::Observe => work.observe(record).await,
+            Step::Resize => work.resize(record).await,
+            Step::Forget => work.forget(record).await,
+            Step::Judge => work.judge(record).await,
+            Step::Approve => work.approve(record).await,
+            Step::Switch => work.switch(record).await,
+            Step::Watch => work.watch(record).await,
+            Step::Grace => work.grace(record).await,
+            Step::Vacate => work.vacate(record).await,
+            Step::StopSource => work.end(record.source.as_ref(), false).await,
+            Step::DestroySource => work.end(record.source.as_ref(), true).await,
+            Step::SwitchBack => work.switch_back(record).await,
+            Step::Detach => work.detach(record).await,
+            Step::StopShadow => work.end(Some(&record.spec), false).await,
+            Step::DestroyShadow => work.end(Some(&record.spec), true).await,
+        };
+        match result {
+            Ok(()) => Came::Done,
+            Err(Stop(came, reason)) => {
+                tracing::warn!(migration = id, step = step.as_str(), reason, "a step came to nothing");
+                record.reason = Some(reason);
+                came
+            }
+        }
+    }
+}
+
+pub(super) struct Work<'c> {
+    pub control: &'c Arc<Control>,
+    pub id: u64,
+}
+
+impl Work<'_> {
+    async fn check(&self, record: &mut Record) -> Result {
+        record.report = self.provider(record)?.preflight(&record.spec).await;
+        let faults = record.report.iter().filter(|finding| finding.gravity == Gravity::Fault);
+        let faults: Vec<_> = faults.map(|of| format!("{}: {}", of.subject, of.message)).collect();
+        if faults.is_empty() { Ok(()) } else { Err(Stop::failed(faults.join("; "))) }
+    }
+
+    async fn create(&self, record: &mut Record) -> Result {
+        let provider = self.provider(record)?;
+        Ok(again(|| provider.create(&record.spec)).await?)
+    }
+
+    async fn start(&self, record: &mut Record) -> Result {
+        let provider = self.provider(record)?;
+        let running = again(|| provider.start(&record.spec)).await?;
+        record.endpoints = running.endpoints.iter().map(ToString::to_string).collect();
+        Ok(())
+    }
+
+    async fn await_healthy(&self, record: &mut Record) -> Result {
+        let began = Instant::now();
+        loop {
+            self.is_alive(record).await?;
+            match self.answers(record).await {
+                Ok(()) => return Ok(()),
+                Err(why) if began.elapsed() >= START_UP => {
+                    let said = self.provider(record)?.tail(&record.spec.id).await;
+                    let reason = format!("it did not come up within {START_UP:?}: {why}; it wrote: {said}");
+                    return Err(Stop::failed(reason));
+                }
+                Err(why) => self.wait_for(record, format!("the new instance to come up: {why}")).await?,
+            }
+        }
+    }
+
+    async fn attach(&self, record: &mut Record) -> Result {
+        let endpoints = endpoints(record);
+        self.fill(record, record.slot, &endpoints, Some(record.spec.clone())).await?;
+        self.control.mark(&record.spec.service).await;
+        Ok(())
+    }
+
+    async fn observe(&self, record: &mut Record) -> Result {
+        let wanted = FIRST_PAIRS.min(record.options.min_pairs);
+        loop {
+            self.is_alive(record).await?;
+            let pairs = self.control.pairs_since_mark(&record.spec.service, record.slot);
+            if pairs >= wanted {
+                return Ok(());
+            }
+            let what = format!("{} more pairs, to see that the new instance works at all", wanted - pairs);
+            self.wait_for(record, what).await?;
+        }
+    }
+
+    async fn resize(&self, record: &mut Record) -> Result {
+        let provider = self.provider(record)?;
+        let resized = again(|| provider.resize(&record.spec.id, record.wanted)).await?;
+        record.granted = Some(resized);
+        Ok(())
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as every other step")]
+    async fn forget(&self, record: &mut Record) -> Result {
+        self.control.mark(&record.spec.service).await;
+        record.gates.clear();
+        Ok(())
+    }
+
+    async fn judge(&self, record: &mut Record) -> Result {
+        loop {
+            self.is_alive(record).await?;
+            let judged = self.control.judge(record).await;
+            record.gates.clone_from(&judged.gates);
+            if let Some(reason) = judged.failed {
+                return Err(Stop::failed(reason));
+            }
+            let Some(what) = judged.needs else { return Ok(()) };
+            self.wait_for(record, what).await?;
+        }
+    }
+
+    async fn approve(&self, record: &mut Record) -> Result {
+        loop {
+            self.is_alive(record).await?;
+            let approved = record.approved || self.control.migrations.is_approved(self.id);
+            if record.options.policy == Policy::Auto || approved {
+                record.approved = approved;
+                return Ok(());
+            }
+            self.wait_for(record, "an approval: `segue migrate approve`".to_owned()).await?;
+        }
+    }
+
+    async fn switch(&self, record: &mut Record) -> Result {
+        let service = &record.spec.service;
+        let hands = Hands::of(self.control, record);
+        if self.active(service)? == record.slot {
+            // The swap was made, and the process that made it is gone.
+            hands.clear_up().await;
+            return Ok(());
+        }
+        hands.clear_up().await;
+        record.baseline = Some(self.control.baseline(service, record.slot.other()).await);
+        let ended = loop {
+            let asked = self.control.go_to(
+                service,
+                record.slot,
+                SwitchoverRequest::default(),
+                Arc::new(hands.clone()),
+            );
+            match asked.await {
+                Ok(ended) => break ended,
+                Err(Refused::Busy | Refused::Ending) => {
+                    self.wait_for(record, "another switchover or an upgrade to end".to_owned()).await?;
+                }
+                Err(error) => return Err(Stop::failed(error.to_string())),
+            }
+        };
+        record.switchover = Some(json!(ended));
+        match ended.outcome {
+            Outcome::Completed => {
+                record.reason = None;
+                Ok(())
+            }
+            Outcome::Aborted => {
+                record.aborted += 1;
+                let why = ended.reason.unwrap_or_default();
+                let reason = format!("the switchover gave up for the {}. time: {why}", record.aborted);
+                let came =
+                    if record.aborted < SWITCHES { Came::Aborted } else { Came::Undone(Cause::Failed) };
+                Err(Stop(came, reason))
+            }
+        }
+    }
+
+    async fn watch(&self, record: &mut Record) -> Result {
+        self.control.mark(&record.spec.service).await;
+        let until = record.since.saturating_add(record.options.watch.as_millis() as u64);
+        loop {
+            let fault = match self.is_alive(record).await {
+                Err(Stop(_, reason)) => Some(reason),
+                Ok(()) => self.control.regression(record).await,
+            };
+            match fault {
+                Some(reason) if !record.no_way_back => {
+                    return Err(Stop(Came::Undone(Cause::RolledBack), reason));
+                }
+                _ if unix_millis() >= until => return Ok(()),
+                fault => {
+                    let left = Duration::from_millis(until.saturating_sub(unix_millis()));
+                    let what = fault.unwrap_or_else(|| format!("{} s of real answers", left.as_secs() + 1));
+                    self.look_again(what).await;
+                }
+            }
+        }
+    }
+
+    async fn grace(&self, record: &mut Record) -> Result {
+        let until = record.since.saturating_add(record.options.grace.as_millis() as u64);
+        while unix_millis() < until {
+            self.look_again("the source's grace period to end".to_owned()).await;
+        }
+        Ok(())
+    }
+
+    async fn vacate(&self, record: &mut Record) -> Result {
+        self.fill(record, record.slot.other(), &[], None).await
+    }
+
+    async fn switch_back(&self, record: &mut Record) -> Result {
+        let service = &record.spec.service;
+        let hands = Hands::of(self.control, record).reversed();
+        hands.clear_up().await;
+        while self.active(service)? == record.slot {
+            let to = record.slot.other();
+            let back = self.control.go_to(service, to, SwitchoverRequest::default(), Arc::new(hands.clone()));
+            match back.await {
+                Ok(ended) if ended.outcome == Outcome::Completed => break,
+                Ok(ended) => {
+                    self.look_again(format!("to roll back: {}", ended.reason.unwrap_or_default())).await
+                }
+                Err(Refused::Busy | Refused::Ending | Refused::Store(_)) => {
+                    self.look_again("another switchover or an upgrade to end".to_owned()).await;
+                }
+                Err(error) => {
+                    let before = record.reason.take().unwrap_or_default();
+                    return Err(Stop(
+                        Came::NoWayBack,
+                        format!("{before}; it cannot be rolled back: {error}"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn detach(&self, record: &mut Record) -> Result {
+        loop {
+            let store = self.control.store();
+            let given_back = store.set_slot(&record.spec.service, record.slot, None).await;
+            let refreshed = self.control.refresh().await;
+            match (given_back, refreshed) {
+                (Ok(()), Ok(())) => return Ok(()),
+                (Err(error), _) => self.look_again(error.to_string()).await,
+                (_, Err(error)) => self.look_again(error.to_string()).await,
+            }
+        }
+    }
+
+    /// Ends an instance that Segue runs; one that is gone has ended.
+    async fn end(&self, spec: Option<&crate::instance::Spec>, destroy: bool) -> Result {
+        let Some(spec) = spec else { return Ok(()) };
+        let Ok(provider) = self.control.providers().of(&spec.workload) else { return Ok(()) };
+        loop {
+            let ended = if destroy {
+                provider.destroy(&spec.id).await
+            } else {
+                provider.stop(&spec.id, END_GRACE).await
+            };
+            match ended {
+                Ok(()) | Err(ProviderError::Absent(_)) => return Ok(()),
+                // Leaving it behind is no way out.
+                Err(error) => self.look_again(error.to_string()).await,
+            }
+        }
+    }
+
+    /// Puts an instance into a slot, durable and in the running proxy.
+    async fn fill(
+        &self,
+        record: &Record,
+        slot: InstanceName,
+        endpoints: &[Endpoint],
+        spec: Option<crate::instance::Spec>,
+    ) -> Result {
+        let service = &record.spec.service;
+        let settings = self.control.settings();
+        let configured = settings
+            .services
+            .get(service)
+            .ok_or_else(|| Stop::failed(format!("service `{service}` is no longer in the settings")))?;
+        let same = |of: &crate::config::Instance| of.endpoints == endpoints;
+        // What the settings say already needs no slot; they go on deciding.
+        if !(slot == InstanceName::Shadow && configured.shadow.as_ref().is_some_and(same)) {
+            let value = json!(Slot::new(endpoints, spec, configured, slot));
+            let store = self.control.store();
+            store
+                .set_slot(service, slot, Some(value))
+                .await
+                .map_err(|error| Stop::failed(error.to_string()))?;
+        }
+        self.control.refresh().await.map_err(|error| Stop::failed(error.to_string()))
+    }
+
+    fn provider(&self, record: &Record) -> std::result::Result<&Arc<dyn Provider>, ProviderError> {
+        self.control.providers().of(&record.spec.workload)
+    }
+
+    fn active(&self, service: &str) -> Result<InstanceName> {
+        let gate = self.control.gates.state(service);
+        gate.map(|gate| gate.active)
+            .ok_or_else(|| Stop::failed(format!("service `{service}` is no longer in the settings")))
+    }
+
+    /// An instance that has ended is not waited for.
+    async fn is_alive(&self, record: &Record) -> Result {
+        let provider = self.provider(record)?;
+        match provider.state(&record.spec.id).await {
+            Ok(State::Ended { code, out_of_memory }) => {
+                let said = provider.tail(&record.spec.id).await;
+                let how = match (out_of_memory, code) {
+                    (true, _) => "it was killed for want of memory".to_owned(),
+                    (_, Some(code)) => format!("it ended with code {code}"),
+                    (_, None) => "it ended".to_owned(),
+                };
+                Err(Stop::failed(format!("the new instance is gone: {how}; it wrote: {said}")))
+            }
+            Ok(State::Absent | State::Made) => Err(Stop::failed("the new instance does not run any more")),
+            // What cannot be seen now may be seen a little later.
+            Ok(State::Running | State::Fenced) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether each endpoint takes connections.
+    async fn answers(&self, record: &Record) -> std::result::Result<(), String> {
+        for endpoint in endpoints(record) {
+            let connected = async {
+                match &endpoint.target {
+                    Target::Host { name, port } => {
+                        tokio::net::TcpStream::connect((name.as_str(), *port)).await.map(drop)
+                    }
+                    Target::Unix(path) => tokio::net::UnixStream::connect(path).await.map(drop),
+                }
+            };
+            match tokio::time::timeout(CONNECT, connected).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(format!("{endpoint}: {error}")),
+                Err(_) => return Err(format!("{endpoint}: no answer within {CONNECT:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what is missing and looks again a little later, unless the deadline has passed.
+    async fn wait_for(&self, record: &Record, what: String) -> Result {
+        if unix_millis() >= record.deadline {
+            let patience = record.options.deadline;
+            return Err(Stop::failed(format!(
+                "its deadline of {patience:?} has passed; it was waiting for {what}"
+            )));
+        }
+        let live = Live { waits_for: Some(what), gates: record.gates.clone(), ..Live::default() };
+        self.control.migrations.see(self.id, live);
+        tokio::time::sleep(LOOK).await;
+        Ok(())
+    }
+
+    async fn look_again(&self, what: String) {
+        self.control.migrations.see(self.id, Live { waits_for: Some(what), ..Live::default() });
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What does not answer is asked again.
+async fn again<'a, T>(
+    call: impl Fn() -> futures_util::future::BoxFuture<'a, std::result::Result<T, ProviderError>>,
+) -> std::result::Result<T, ProviderError> {
+    let mut tries = 1;
+    loop {
+        match call().await {
+            Err(error) if error.is_transient() && tries < TRIES => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn endpoints(record: &Record) -> Vec<Endpoint> {
+    record.endpoints.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// Every slot's instance that Segue runs itself.
+pub(super) fn specs(slots: &Slots) -> impl Iterator<Item = &crate::instance::Spec> {
+    slots.iter().filter_map(|slot| slot.spec.as_ref())
+}

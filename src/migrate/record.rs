@@ -1,0 +1,98 @@
+//! Everything about one migration that outlives the process. The store keeps it as JSON; only its driver changes it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::phase::{Cause, Progress};
+use crate::config::InstanceName;
+use crate::instance::{Allocation, Finding, Resized, Spec};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub progress: Progress,
+    /// The intent of the step is in the journal and its outcome is not.
+    pub begun: bool,
+    pub options: Options,
+    /// The new instance, as it starts.
+    pub spec: Spec,
+    /// The slot that it goes into; the other one serves.
+    pub slot: InstanceName,
+    /// The instance that serves, where Segue runs it.
+    pub source: Option<Spec>,
+    /// What the new instance will serve with.
+    pub wanted: Allocation,
+    pub granted: Option<Resized>,
+    pub endpoints: Vec<String>,
+    pub report: Vec<Finding>,
+    /// The verdicts of the last look.
+    pub gates: Vec<Value>,
+    pub approved: bool,
+    /// Somebody asked for the way back.
+    pub wish: Option<Cause>,
+    /// Switchovers that gave up.
+    pub aborted: u32,
+    /// The source cannot take over again.
+    pub no_way_back: bool,
+    /// Of the source, before the switch.
+    pub baseline: Option<Baseline>,
+    /// How the switchover ended, as the API says it.
+    pub switchover: Option<Value>,
+    /// What it waits for, or why it is being undone.
+    pub reason: Option<String>,
+    /// Unix time in milliseconds: by then it is switched, or undone.
+    pub deadline: u64,
+    /// When the step began, in Unix time in milliseconds.
+    pub since: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    pub policy: Policy,
+    /// How long real answers of the new instance are watched before the source is retired.
+    pub watch: Duration,
+    /// How long the source is left in peace after that.
+    pub grace: Duration,
+    pub deadline: Duration,
+    /// Pairs without which nothing is judged.
+    pub min_pairs: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// It switches as soon as the gates are green and a window is open.
+    #[default]
+    Auto,
+    /// Somebody has to approve first.
+    Manual,
+}
+
+/// What callers were used to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    pub answers: u64,
+    /// 5xx, and none at all.
+    pub failed: u64,
+    pub p99_us: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            policy: Policy::Auto,
+            watch: Duration::from_mins(1),
+            grace: Duration::from_mins(1),
+            deadline: Duration::from_hours(24),
+            min_pairs: 300,
+        }
+    }
+}
+
+impl Baseline {
+    pub fn failed_share(&self) -> f64 {
+        if self.answers == 0 { 0.0 } else { self.failed as f64 / self.answers as f64 }
+    }
+}
