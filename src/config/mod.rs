@@ -4,6 +4,7 @@
 //! faults yields no settings, and all of its faults with their places.
 
 mod address;
+mod allocation;
 mod document;
 #[cfg(test)]
 mod examples;
@@ -11,16 +12,20 @@ mod fault;
 mod forms;
 mod reader;
 mod reload;
+mod run;
 mod service;
 pub mod settings;
 mod units;
+mod workload;
 
 pub use address::AddressError;
+pub use allocation::{Allocation, AllocationError, LEAST_CPU, Millicores};
 pub use document::{load, parse};
 pub use fault::{Fault, Faults};
 pub use reload::{Refusal, refusals};
 pub use settings::*;
 pub use units::{ByteSize, Percent, UnitError, format_duration, parse_duration};
+pub use workload::{Docker, External, Process, ServiceProtocol, Volume, Workload};
 
 #[cfg(test)]
 mod tests {

@@ -34,6 +34,13 @@ pub fn refusals(running: &Settings, next: &Settings) -> Vec<Refusal> {
         |settings: &Settings| or(settings.state.store.as_ref().map(|path| path.display()), "in memory");
     fixed("state.store", store(running), store(next));
     fixed("listeners.address", addresses(running), addresses(next));
+    for (name, service) in &running.services {
+        let Some(next) = next.services.get(name) else { continue };
+        if service.source.run != next.source.run {
+            let change = format!("of `{name}`; what Segue runs itself is changed by a migration");
+            found.push(Refusal { key: "services.source", change });
+        }
+    }
     found
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::document::{MAX_COUNT, MAX_SIZE, certificate};
 use super::fault::Place;
 use super::reader::{Item, Table};
+use super::run;
 use super::{
     Address, ByteSize, Classify, DrainPolicy, Endpoint, HealthCheck, Instance, Park, Percent, Rule,
     RuleClass, Sampling, Service, SessionKey, Switchover, Tee, Upstream, UpstreamTls, forms,
@@ -32,12 +33,12 @@ pub(super) fn service<'t>(
         "source",
         "the instance that serves callers, such as { endpoints = [\"http://HOST:PORT\"] }",
     );
-    let source = source.and_then(|item| instance(item, listeners));
-    let shadow = t.take("shadow").and_then(|item| instance(item, listeners));
+    let source = source.and_then(|item| instance(item, listeners, true));
+    let shadow = t.take("shadow").and_then(|item| instance(item, listeners, false));
     let service = Service {
         hosts: t.conditions("hosts", forms::host_pattern),
         paths: t.conditions("paths", forms::path_prefix),
-        source: source.unwrap_or(Instance { endpoints: Vec::new() }),
+        source: source.unwrap_or(Instance::at(Vec::new())),
         shadow,
         upstream: t.group("upstream", upstream),
         tee: t.group("tee", tee),
@@ -119,8 +120,14 @@ fn common<'a>(a: &'a [String], b: &'a [String], any: &'a str, any_name: &'a str)
     Some(if shared == any { any_name } else { shared })
 }
 
-fn instance(item: Item<'_>, listeners: &[Address]) -> Option<Instance> {
+fn instance(item: Item<'_>, listeners: &[Address], may_run: bool) -> Option<Instance> {
     item.table(|t| {
+        if t.has("provider") {
+            if !may_run {
+                t.fault("names a `provider`, but a shadow is made by a migration: see `segue migrate start`");
+            }
+            return run::run(t).map(|run| Instance { endpoints: Vec::new(), run: Some(run) });
+        }
         let list =
             t.require("endpoints", "where the instance answers, such as [\"http://127.0.0.1:3000\"]")?;
         if list.is_empty_list() {
@@ -137,7 +144,7 @@ fn instance(item: Item<'_>, listeners: &[Address]) -> Option<Instance> {
             }
             endpoints.push(endpoint);
         }
-        Some(Instance { endpoints })
+        Some(Instance::at(endpoints))
     })
     .flatten()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Percent};
+use super::{Allocation, ByteSize, Percent, Workload};
 
 /// One whole configuration file, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,7 +143,23 @@ pub struct Service {
 /// One running copy of the application.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
+    /// Empty where Segue runs it and so finds out itself.
     pub endpoints: Vec<Endpoint>,
+    pub run: Option<Run>,
+}
+
+/// An instance that Segue runs itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub workload: Workload,
+    pub allocation: Allocation,
+}
+
+impl Instance {
+    /// One that somebody else runs.
+    pub const fn at(endpoints: Vec<Endpoint>) -> Self {
+        Self { endpoints, run: None }
+    }
 }
 
 /// Where an instance answers.
@@ -336,7 +352,7 @@ impl Settings {
 
     /// What the smallest useful file says: one listener, and one service named `web` for all that arrives there.
     pub fn smallest(listen: SocketAddr, source: Endpoint, shadow: Option<Endpoint>) -> Self {
-        let instance = |endpoint| Instance { endpoints: vec![endpoint] };
+        let instance = |endpoint| Instance::at(vec![endpoint]);
         let web = Service::new(instance(source), shadow.map(instance));
         Self {
             workers: Self::default_workers(),

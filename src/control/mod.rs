@@ -24,8 +24,10 @@ use arc_swap::ArcSwap;
 pub use self::build::BuildError;
 pub use self::change::{ReloadError, SwitchoverRequest, TeeChange, TeeError};
 pub use self::measure::{BySide, Measurements, ServiceMeasurements};
-use self::migration::Migrations;
-pub use self::migration::{DryRun, MigrationError, MigrationEvent, MigrationRequest, MigrationView};
+pub use self::migration::{
+    DryRun, MigrationError, MigrationEvent, MigrationRequest, MigrationView, SourceError,
+};
+use self::migration::{Migrations, start_sources};
 use self::past::PastSwitchovers;
 pub use self::past::SwitchoverCounts;
 pub use self::services::ServiceControl;
@@ -90,6 +92,8 @@ pub enum StartError {
     Lane(#[from] LaneError),
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 impl Control {
@@ -120,6 +124,7 @@ impl Control {
         if let Some(predecessor) = &predecessor {
             predecessor.offer().overlay(&mut recorded);
         }
+        start_sources(&settings, &store, &providers).await?;
         let effective = Slots::load(&store).await?.overlay(&settings);
         let services = Services::build(&effective, None, &recorded, &memory, seed).await?;
         let sockets = inherited.complete(&settings)?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Endpoint, InstanceName, Settings};
 use crate::instance::Spec;
-use crate::store::{Fingerprint, SlotRow, Store, StoreError};
+use crate::store::{SlotRow, Store, StoreError};
 
 /// What a migration has put there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,8 +21,8 @@ pub struct Slot {
     pub endpoints: Vec<String>,
     /// Where Segue itself runs the instance.
     pub spec: Option<Spec>,
-    /// What the configuration said of this slot then.
-    configured: Option<Fingerprint>,
+    /// A digest of what the configuration said of this slot then.
+    configured: String,
 }
 
 /// Every slot that is not the configuration's.
@@ -38,6 +38,13 @@ impl Slot {
     ) -> Self {
         let endpoints = endpoints.iter().map(ToString::to_string).collect();
         Self { endpoints, spec, configured: said(configured, name) }
+    }
+}
+
+impl Slot {
+    /// Whether it was filled while the configuration said what it says now.
+    pub fn is_of(&self, configured: &config::Service, name: InstanceName) -> bool {
+        self.configured == said(configured, name)
     }
 }
 
@@ -61,7 +68,7 @@ impl Slots {
         for (name, instance, slot) in &self.0 {
             let Some(service) = settings.services.get_mut(&**name) else { continue };
             let Some(of) = configured.services.get(&**name) else { continue };
-            if slot.configured != said(of, *instance) {
+            if !slot.is_of(of, *instance) {
                 tracing::info!(
                     service = &**name,
                     slot = instance.as_str(),
@@ -75,7 +82,7 @@ impl Slots {
                 InstanceName::Source => service.source.endpoints = endpoints,
                 InstanceName::Shadow => {
                     service.shadow =
-                        Some(config::Instance { endpoints }).filter(|of| !of.endpoints.is_empty());
+                        Some(config::Instance::at(endpoints)).filter(|of| !of.endpoints.is_empty());
                 }
             }
         }
@@ -83,11 +90,17 @@ impl Slots {
     }
 }
 
-fn said(service: &config::Service, instance: InstanceName) -> Option<Fingerprint> {
-    match instance {
-        InstanceName::Source => Some(Fingerprint::of(&service.source.endpoints)),
-        InstanceName::Shadow => service.shadow.as_ref().map(|of| Fingerprint::of(&of.endpoints)),
-    }
+fn said(service: &config::Service, instance: InstanceName) -> String {
+    let of = match instance {
+        InstanceName::Source => Some(&service.source),
+        InstanceName::Shadow => service.shadow.as_ref(),
+    };
+    let text = of.map(|of| {
+        let mut endpoints: Vec<_> = of.endpoints.iter().map(ToString::to_string).collect();
+        endpoints.sort_unstable();
+        serde_json::json!([endpoints, of.run]).to_string()
+    });
+    blake3::hash(text.unwrap_or_default().as_bytes()).to_hex().to_string()
 }
 
 fn decode(row: SlotRow) -> Option<(Arc<str>, InstanceName, Slot)> {

@@ -16,13 +16,17 @@ mod allocation;
 mod external;
 mod provider;
 mod providers;
+mod reach;
 mod spec;
 mod usage;
 
-pub use allocation::{Allocation, Millicores, Used, starting};
+pub use allocation::{Used, starting};
 pub use provider::{Finding, Gravity, Provider, ProviderError, Resized, Running, State};
 pub use providers::Providers;
-pub use spec::{
-    Docker, External, InstanceId, InvalidId, Process, Role, ServiceProtocol, Spec, Volume, Workload,
-};
+pub use reach::takes_connections;
+pub use spec::{InstanceId, InvalidId, Role, Spec};
 pub use usage::{IoUsage, Pressure, Throttling, Usage};
+
+pub use crate::config::{
+    Allocation, Docker, External, Millicores, Process, ServiceProtocol, Volume, Workload,
+};

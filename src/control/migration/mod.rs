@@ -12,6 +12,7 @@ mod evidence;
 mod handover;
 mod request;
 mod resume;
+mod sources;
 mod steps;
 mod view;
 
@@ -23,6 +24,8 @@ use tokio::task::AbortHandle;
 
 pub use self::error::MigrationError;
 pub use self::request::{DryRun, MigrationRequest};
+pub use self::sources::SourceError;
+pub(super) use self::sources::start_sources;
 pub use self::view::{MigrationEvent, MigrationView};
 use super::Control;
 use crate::instance::Providers;

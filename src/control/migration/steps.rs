@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::handover::Hands;
 use super::{Control, Live, unix_millis};
-use crate::config::{Endpoint, InstanceName, Target};
+use crate::config::{Endpoint, InstanceName};
 use crate::control::SwitchoverRequest;
 use crate::control::slots::{Slot, Slots};
-use crate::instance::{Gravity, Provider, ProviderError, State};
+use crate::instance::{Gravity, Provider, ProviderError, State, takes_connections};
 use crate::migrate::phase::{Came, Cause, Step};
 use crate::migrate::record::{Policy, Record};
 use crate::migrate::switchover::{Outcome, Refused};
@@ -19,8 +19,6 @@ use crate::migrate::switchover::{Outcome, Refused};
 const LOOK: Duration = Duration::from_millis(250);
 /// For the new instance to answer for the first time.
 const START_UP: Duration = Duration::from_mins(2);
-/// For one connection to it.
-const CONNECT: Duration = Duration::from_secs(2);
 /// What a provider could not do at once is tried this often, a second apart.
 const TRIES: u32 = 5;
 /// For an instance to end by itself.
@@ -115,7 +113,7 @@ impl Work<'_> {
         let began = Instant::now();
         loop {
             self.is_alive(record).await?;
-            match self.answers(record).await {
+            match takes_connections(&endpoints(record)).await {
                 Ok(()) => return Ok(()),
                 Err(why) if began.elapsed() >= START_UP => {
                     let said = self.provider(record)?.tail(&record.spec.id).await;
@@ -374,26 +372,6 @@ impl Work<'_> {
             // What cannot be seen now may be seen a little later.
             Ok(State::Running | State::Fenced) | Err(_) => Ok(()),
         }
-    }
-
-    /// Whether each endpoint takes connections.
-    async fn answers(&self, record: &Record) -> std::result::Result<(), String> {
-        for endpoint in endpoints(record) {
-            let connected = async {
-                match &endpoint.target {
-                    Target::Host { name, port } => {
-                        tokio::net::TcpStream::connect((name.as_str(), *port)).await.map(drop)
-                    }
-                    Target::Unix(path) => tokio::net::UnixStream::connect(path).await.map(drop),
-                }
-            };
-            match tokio::time::timeout(CONNECT, connected).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(format!("{endpoint}: {error}")),
-                Err(_) => return Err(format!("{endpoint}: no answer within {CONNECT:?}")),
-            }
-        }
-        Ok(())
     }
 
     /// Says what is missing and looks again a little later, unless the deadline has passed.

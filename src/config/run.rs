@@ -1,0 +1,96 @@
+//! An instance that Segue runs itself: `provider`, what it runs, and its `allocation`.
+
+use std::collections::BTreeMap;
+
+use super::document::MAX_SIZE;
+use super::reader::{Item, Table};
+use super::{
+    Allocation, ByteSize, Docker, Millicores, Process, Run, ServiceProtocol, Volume, Workload, forms,
+};
+
+const LEAST_MEMORY: ByteSize = ByteSize::mib(1);
+
+pub(super) fn run(t: &mut Table<'_>) -> Option<Run> {
+    let provider = t.require("provider", "\"process\" or \"docker\", who runs it");
+    let provider = provider.and_then(|item| item.choice(&[("process", process as Read), ("docker", docker)]));
+    let workload = provider.map(|read| read(t));
+    let allocation = t.require(
+        "allocation",
+        "what it is granted, such as { cpu = 2, memory = \"1 GiB\", storage = \"10 GiB\" }",
+    );
+    let allocation = allocation.and_then(|item| item.table(allocation_of).flatten());
+    Some(Run { workload: workload??, allocation: allocation? })
+}
+
+type Read = fn(&mut Table<'_>) -> Option<Workload>;
+
+fn process(t: &mut Table<'_>) -> Option<Workload> {
+    let command = t.require("command", "the program and its arguments").map(|item| texts(&item));
+    if command.as_ref().is_some_and(Vec::is_empty) {
+        t.fault("has an empty `command`; write the program and its arguments");
+    }
+    Some(Workload::Process(Process {
+        environment: environment(t),
+        directory: t.take("directory").and_then(|item| item.path()),
+        protocol: protocol(t),
+        egress: t.take("egress").map(|item| texts(&item)),
+        command: command?,
+    }))
+}
+
+fn docker(t: &mut Table<'_>) -> Option<Workload> {
+    let image = t.require("image", "as in `docker run`").and_then(|item| item.text_as(forms::not_empty));
+    let port =
+        t.require("port", "that the application listens on").and_then(|item| item.number(&(1..=u16::MAX)));
+    Some(Workload::Docker(Docker {
+        command: t.take("command").map(|item| texts(&item)),
+        environment: environment(t),
+        protocol: protocol(t),
+        volumes: t
+            .take("volumes")
+            .map(|item| item.list(|item| item.table(volume).flatten()))
+            .unwrap_or_default(),
+        network: t.take("network").and_then(|item| item.text_as(forms::not_empty)),
+        image: image?,
+        port: port?,
+    }))
+}
+
+fn volume(t: &mut Table<'_>) -> Option<Volume> {
+    let source = t.require("source", "a volume's name or an absolute path of the host");
+    let target = t.require("target", "an absolute path in the container");
+    let read_only = t.flag("read_only", false);
+    let source = source.and_then(|item| item.text_as(forms::not_empty));
+    let target = target.and_then(|item| item.text_as(forms::not_empty));
+    Some(Volume { source: source?, target: target?.into(), read_only })
+}
+
+fn allocation_of(t: &mut Table<'_>) -> Option<Allocation> {
+    let cpu = t.require("cpu", "in cores, such as 0.5 or 2");
+    let cpu = cpu.and_then(|item| {
+        let cores = item.decimal()?;
+        let cpu = Millicores::from_cores(cores);
+        if cpu.is_none() {
+            item.fault(format!("is {cores}; it must be from 0.01 to 4096 cores"));
+        }
+        cpu
+    });
+    let size = |item: Option<Item<'_>>, least| item.and_then(|item| item.size(&(least..=MAX_SIZE)));
+    let memory = t.require("memory", "such as \"512 MiB\"");
+    let storage = t.require("storage", "such as \"10 GiB\"");
+    Some(Allocation { cpu: cpu?, memory: size(memory, LEAST_MEMORY)?, storage: size(storage, ByteSize(0))? })
+}
+
+fn protocol(t: &mut Table<'_>) -> ServiceProtocol {
+    let known = [("http", ServiceProtocol::Http), ("h2c", ServiceProtocol::H2c)];
+    t.choice("protocol", ServiceProtocol::Http, &known)
+}
+
+fn environment(t: &mut Table<'_>) -> BTreeMap<String, String> {
+    let named = t.take("environment").and_then(Item::named).unwrap_or_default();
+    named.into_iter().filter_map(|(name, _, item)| Some((name.to_owned(), item.text()?.to_owned()))).collect()
+}
+
+fn texts(item: &Item<'_>) -> Vec<String> {
+    item.list(|item| item.text().map(str::to_owned))
+}
