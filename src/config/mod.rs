@@ -289,6 +289,51 @@ mod tests {
     }
 
     #[test]
+    fn bad_sources_that_segue_runs() {
+        const ALLOCATION: &str = "allocation = { cpu = 1, memory = \"1 GiB\", storage = \"1 GiB\" }";
+        let source = |text: &str| format!("[services.web]\nsource = {{ {text} }}");
+        let cases: Vec<(String, &[&str])> = vec![
+            (source(&format!("provider = \"process\", command = [\"app\"], {ALLOCATION}")), &[]),
+            (source(&format!("provider = \"docker\", image = \"app\", port = 80, {ALLOCATION}")), &[]),
+            (
+                source("provider = \"process\", command = []"),
+                &[
+                    "f:2:10: `services.web.source` has an empty `command`; write the program and its arguments",
+                    "f:2:10: `services.web.source` needs `allocation`: what it is granted, such as { cpu = 2, memory = \
+                \"1 GiB\", storage = \"10 GiB\" }",
+                ],
+            ),
+            (
+                source(&format!("provider = \"podman\", {ALLOCATION}")),
+                &["f:2:23: `services.web.source.provider` must be \"process\" or \"docker\", not \"podman\""],
+            ),
+            (
+                source(
+                    "provider = \"docker\", image = \"a\", port = 0, allocation = { cpu = 0, memory = 1, storage = 1 }",
+                ),
+                &[
+                    "f:2:53: `services.web.source.port` is 0; it must be from 1 to 65535",
+                    "f:2:77: `services.web.source.allocation.cpu` is 0; it must be from 0.01 to 4096 cores",
+                    "f:2:89: `services.web.source.allocation.memory` is 1 B; it must be from 1 MiB to 1 TiB",
+                ],
+            ),
+            (
+                format!(
+                    "{}\nshadow = {{ provider = \"process\" }}",
+                    source(&format!("provider = \"process\", command = [\"app\"], {ALLOCATION}"))
+                ),
+                &[
+                    "f:3:10: `services.web.shadow` needs `endpoints`: where the instance answers, such as \
+                [\"http://127.0.0.1:3000\"]",
+                    "f:3:12: unknown key `services.web.shadow.provider`; known here, nearest first: endpoints",
+                ],
+            ),
+        ];
+        let cases: Vec<_> = cases.iter().map(|(text, faults)| (text.as_str(), *faults)).collect();
+        expect(LISTENER, &cases);
+    }
+
+    #[test]
     fn bad_values_in_services() {
         const BEFORE: &str = "[services.a]\nsource.endpoints = [\"http://a\"]\n";
         let cases: &[(&str, &[&str])] = &[

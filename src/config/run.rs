@@ -76,9 +76,9 @@ fn allocation_of(t: &mut Table<'_>) -> Option<Allocation> {
         cpu
     });
     let size = |item: Option<Item<'_>>, least| item.and_then(|item| item.size(&(least..=MAX_SIZE)));
-    let memory = t.require("memory", "such as \"512 MiB\"");
-    let storage = t.require("storage", "such as \"10 GiB\"");
-    Some(Allocation { cpu: cpu?, memory: size(memory, LEAST_MEMORY)?, storage: size(storage, ByteSize(0))? })
+    let memory = size(t.require("memory", "such as \"512 MiB\""), LEAST_MEMORY);
+    let storage = size(t.require("storage", "such as \"10 GiB\""), ByteSize(0));
+    Some(Allocation { cpu: cpu?, memory: memory?, storage: storage? })
 }
 
 fn protocol(t: &mut Table<'_>) -> ServiceProtocol {

@@ -14,6 +14,7 @@
 
 mod allocation;
 mod external;
+mod history;
 mod provider;
 mod providers;
 mod reach;
@@ -21,6 +22,7 @@ mod spec;
 mod usage;
 
 pub use allocation::{Used, starting};
+pub use history::{Gathering, Minute, average};
 pub use provider::{Finding, Gravity, Provider, ProviderError, Resized, Running, State};
 pub use providers::Providers;
 pub use reach::takes_connections;

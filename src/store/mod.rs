@@ -17,6 +17,7 @@ mod journal;
 mod lock;
 mod migrations;
 mod schema;
+mod usage;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub use error::StoreError;
 pub use journal::{Entry, NewEntry, Phase};
 use lock::Lock;
 pub use migrations::{MigrationRow, SlotRow};
+pub use usage::UsageRow;
 
 const DATABASE: &str = "segue.db";
 

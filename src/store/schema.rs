@@ -48,6 +48,14 @@ const MIGRATIONS: &[&str] = &[
          record   TEXT NOT NULL CHECK (json_valid(record)),
          PRIMARY KEY (service, instance)
      ) STRICT, WITHOUT ROWID;",
+    "CREATE TABLE usage (
+         service  TEXT NOT NULL,
+         instance TEXT NOT NULL,
+         at       INTEGER NOT NULL,
+         record   TEXT NOT NULL CHECK (json_valid(record))
+     ) STRICT;
+     CREATE INDEX usage_by_instance ON usage (instance, at);
+     CREATE INDEX usage_by_age ON usage (at);",
 ];
 
 pub(super) fn open(path: &Path) -> Result<Connection, Failure> {

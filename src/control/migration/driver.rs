@@ -27,6 +27,7 @@ impl Control {
     /// Goes on with a migration from where its record says.
     pub(super) fn drive(self: &Arc<Self>, id: u64, service: String, record: Record) {
         let (wishes, inbox) = mpsc::unbounded_channel();
+        let instance = record.spec.id.clone();
         let mut drive = Drive { control: Arc::clone(self), id, service, record, wishes: inbox };
         let task = tokio::task::spawn_local(async move {
             drive.run().await;
@@ -35,7 +36,7 @@ impl Control {
             migrations.forget(id);
             migrations.changed.send_modify(|count| *count += 1);
         });
-        self.enter_driver(id, Driver { wishes, task: task.abort_handle() });
+        self.enter_driver(id, Driver { wishes, task: task.abort_handle(), instance });
     }
 }
 

@@ -14,6 +14,7 @@ mod request;
 mod resume;
 mod sources;
 mod steps;
+mod usage;
 mod view;
 
 use std::collections::HashMap;
@@ -28,7 +29,7 @@ pub use self::sources::SourceError;
 pub(super) use self::sources::start_sources;
 pub use self::view::{MigrationEvent, MigrationView};
 use super::Control;
-use crate::instance::Providers;
+use crate::instance::{InstanceId, Providers};
 use crate::migrate::phase::Cause;
 
 /// Migrations that are listed: those under way, and the newest of the others.
@@ -46,6 +47,7 @@ pub(super) struct Migrations {
 struct Driver {
     wishes: mpsc::UnboundedSender<Asked>,
     task: AbortHandle,
+    instance: InstanceId,
 }
 
 /// What a step that waits has seen last.
@@ -159,6 +161,11 @@ impl Control {
 
     fn providers(&self) -> &Providers {
         &self.migrations.providers
+    }
+
+    /// A new instance that is not the active one is its migration's business.
+    fn is_migrating(self: &Arc<Self>, id: &InstanceId) -> bool {
+        lock(&self.migrations.drivers).values().any(|driver| driver.instance == *id)
     }
 
     fn enter_driver(self: &Arc<Self>, id: u64, driver: Driver) {

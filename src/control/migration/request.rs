@@ -124,10 +124,14 @@ impl Control {
         };
         // Making sure that it can be run here at all.
         self.providers().of(&workload)?;
+        let used = match &source {
+            Some(spec) => self.used(spec).await?,
+            None => None,
+        };
         let (starts, wanted) = match (&workload, allocation, source.as_ref().map(|of| of.allocation)) {
             (Workload::External(_), ..) => (UNKNOWN, UNKNOWN),
-            (_, Wanted::This(wanted), before) => (starting(before.unwrap_or(wanted), None), wanted),
-            (_, Wanted::Size, Some(before)) => (starting(before, None), before),
+            (_, Wanted::This(wanted), before) => (starting(before.unwrap_or(wanted), used), wanted),
+            (_, Wanted::Size, Some(before)) => (starting(before, used), before),
             (_, Wanted::Size, None) => {
                 return Err(MigrationError::Bad(
                     "`to.allocation` is missing, and what the source has is not known as Segue does not run it; add \

@@ -49,6 +49,7 @@ impl Control {
                 }
             }
         }
+        tokio::task::spawn_local(super::usage::follow(Arc::downgrade(self)));
         for (id, service, record) in unfinished {
             if !self.has_driver(id) {
                 tracing::info!(

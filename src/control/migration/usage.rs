@@ -1,0 +1,77 @@
+//! Looks at the instances that Segue runs, for as long as it runs: their history is what new ones are sized by.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::steps::specs;
+use super::{Control, unix_millis};
+use crate::control::slots::Slots;
+use crate::instance::{Gathering, InstanceId, Minute, Spec, State, Used, average};
+use crate::store::{StoreError, UsageRow};
+
+const LOOK: Duration = Duration::from_secs(10);
+/// What becomes one row.
+const STRETCH: Duration = Duration::from_mins(1);
+/// What an average is taken over: a day has all hours in it.
+const DAY_MILLIS: u64 = 24 * 3_600_000;
+
+/// Samples, and starts again what has ended, until the process does.
+pub(super) async fn follow(control: Weak<Control>) {
+    let mut gathered: HashMap<InstanceId, Gathering> = HashMap::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(control) = control.upgrade() else { return };
+        let slots = match Slots::load(&control.store()).await {
+            Ok(slots) => slots,
+            // A successor has it.
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "usage cannot be sampled");
+                continue;
+            }
+        };
+        gathered.retain(|id, _| specs(&slots).any(|spec| spec.id == *id));
+        for spec in specs(&slots) {
+            control.look_at(spec, &mut gathered).await;
+        }
+    }
+}
+
+impl Control {
+    async fn look_at(self: &Arc<Self>, spec: &Spec, gathered: &mut HashMap<InstanceId, Gathering>) {
+        let Ok(provider) = self.providers().of(&spec.workload) else { return };
+        if let Ok(State::Ended { .. }) = provider.state(&spec.id).await
+            && !self.is_migrating(&spec.id)
+        {
+            tracing::error!(instance = %spec.id, "an instance has ended by itself; it is started again");
+            if let Err(error) = provider.start(spec).await {
+                tracing::error!(%error, instance = %spec.id, "it cannot be started again");
+            }
+        }
+        let Ok(usage) = provider.usage(&spec.id).await else { return };
+        let now = Instant::now();
+        let gathering = gathered.entry(spec.id.clone()).or_insert_with(|| Gathering::new(now, usage));
+        gathering.look(usage);
+        if gathering.age(now) < STRETCH {
+            return;
+        }
+        let row = UsageRow { at: unix_millis(), record: json!(gathering.minute(now)) };
+        *gathering = Gathering::new(now, usage);
+        if let Err(error) = self.store().add_usage(&spec.service, spec.id.as_str(), row).await {
+            tracing::warn!(%error, instance = %spec.id, "its usage was not kept");
+        }
+    }
+
+    /// What an instance has used over the last day; `None` while nothing is known.
+    pub(super) async fn used(&self, spec: &Spec) -> Result<Option<Used>, StoreError> {
+        let rows = self.store().usage(spec.id.as_str(), unix_millis().saturating_sub(DAY_MILLIS)).await?;
+        let minutes: Vec<Minute> =
+            rows.into_iter().filter_map(|row| serde_json::from_value(row.record).ok()).collect();
+        // The first minute has the start in it.
+        let start_up = minutes.first().and_then(|minute| minute.memory_peak).unwrap_or(0);
+        Ok(average(&minutes, start_up))
+    }
+}
