@@ -1,6 +1,7 @@
 //! Moving a service from one instance to the other.
 
 pub mod failpoint;
+pub mod gate;
 pub mod phase;
 pub mod record;
 pub mod switchover;
