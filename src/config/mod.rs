@@ -16,6 +16,7 @@ mod run;
 mod service;
 pub mod settings;
 mod units;
+mod window;
 mod workload;
 
 pub use address::AddressError;
@@ -25,6 +26,7 @@ pub use fault::{Fault, Faults};
 pub use reload::{Refusal, refusals};
 pub use settings::*;
 pub use units::{ByteSize, Percent, UnitError, format_duration, parse_duration};
+pub use window::{Window, WindowError};
 pub use workload::{Docker, External, Process, ServiceProtocol, Volume, Workload};
 
 #[cfg(test)]

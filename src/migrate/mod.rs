@@ -5,3 +5,4 @@ pub mod gate;
 pub mod phase;
 pub mod record;
 pub mod switchover;
+pub mod window;
