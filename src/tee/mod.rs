@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod budget;
 pub mod compare;
 pub mod lane;
+pub mod plateau;
 pub mod sample;
 pub mod session;
 pub mod shadow;

@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::compare::{Pair, RecentPairs, Verdict};
+use super::plateau::Plateau;
 use super::skip::TeeCounts;
 use crate::record::{Recorder, Totals};
 
@@ -25,6 +26,8 @@ pub struct Inner {
     /// Retries of a pair whose connection the shadow had just closed.
     pub stale_retries: u64,
     pub pairs: RecentPairs,
+    /// Since the last mark.
+    pub plateau: Plateau,
     /// Both sides of the same pairs: what a comparison of latencies may rest on.
     pub recorder: Recorder,
     totals: Totals,
@@ -39,6 +42,7 @@ impl Default for ShadowRecords {
             marked: [0; Verdict::ALL.len()],
             stale_retries: 0,
             pairs: RecentPairs::new(RECENT),
+            plateau: Plateau::default(),
             recorder: Recorder::default(),
             totals: Totals::default(),
         }))
@@ -57,6 +61,9 @@ impl Inner {
         if let Some(count) = self.verdicts.get_mut(pair.verdict as usize) {
             *count += 1;
         }
+        if let Some(micros) = pair.shadow.last_byte_us {
+            self.plateau.record(micros);
+        }
         self.pairs.push(pair);
     }
 
@@ -65,6 +72,7 @@ impl Inner {
         self.totals();
         self.totals.mark();
         self.marked = self.verdicts;
+        self.plateau.clear();
     }
 
     pub fn verdicts_since_mark(&self) -> [u64; Verdict::ALL.len()] {

@@ -1,24 +1,17 @@
 //! What is known about both sides since the last mark, and what follows from it.
 
 use std::sync::Arc;
-
-use serde_json::Value;
+use std::time::Duration;
 
 use super::Control;
-use crate::config::InstanceName;
+use crate::config::{self, InstanceName};
+use crate::migrate::gate::{
+    self, Drain, Evidence, GateVerdict, Interval, Observed, Pairs, Pause, Quantiles, STORE_SWAP, Sizing,
+    Subject, Thresholds, predict_pause,
+};
 use crate::migrate::record::{Baseline, Record};
 use crate::record::{Clock, Direction, Side};
-use crate::tee::compare::Verdict;
-
-/// The gates at one moment.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Judged {
-    pub gates: Vec<Value>,
-    /// A gate has failed for good.
-    pub failed: Option<String>,
-    /// What has to come yet.
-    pub needs: Option<String>,
-}
+use crate::tee::compare::{Verdict, Weight};
 
 /// Answers without which nothing is rolled back for its share of failures or its latency.
 const LEAST_FAILURES: u64 = 20;
@@ -57,21 +50,60 @@ impl Control {
         answered.min(records.verdicts_since_mark().iter().sum())
     }
 
-    #[expect(clippy::unused_async, reason = "health checks are asked here")]
-    pub(super) async fn judge(self: &Arc<Self>, record: &Record) -> Judged {
-        let Some(of) = self.services.load().get(&record.spec.service) else { return Judged::default() };
-        let verdicts = of.records.lock().verdicts_since_mark();
-        let pairs: u64 = verdicts.iter().sum();
-        let counted = Verdict::ALL.into_iter().zip(verdicts);
-        let mismatched: u64 = counted.filter(|(verdict, _)| verdict.is_mismatch()).map(|(_, n)| n).sum();
-        let wanted = record.options.min_pairs;
-        let mut judged = Judged::default();
-        if mismatched * 200 > pairs.max(wanted) {
-            judged.failed = Some(format!("{mismatched} of {pairs} pairs differ, where 0.5 % are allowed"));
-        } else if pairs < wanted {
-            judged.needs = Some(format!("{} more pairs", wanted - pairs));
-        }
-        judged
+    /// Every gate's verdict at this moment, on the instance as it is now.
+    pub(super) async fn judge(self: &Arc<Self>, record: &Record) -> Vec<GateVerdict> {
+        let Some(of) = self.services.load().get(&record.spec.service) else { return Vec::new() };
+        let thresholds = Thresholds { min_pairs: record.options.min_pairs, ..Thresholds::default() };
+        let subject =
+            Subject { instance: record.spec.id.clone(), resizes: u32::from(record.granted.is_some()) };
+        let way = direction(record.slot.other());
+        let pause = self.pause(record, &of.settings.switchover).await;
+        let mut records = of.records.lock();
+        let totals = records.totals();
+        let time = |side| Quantiles::from(&totals.since_mark(side, way, Clock::LastByte));
+        let (source, shadow) = (time(Side::Source), time(Side::Shadow));
+        let failed =
+            [Side::Source, Side::Shadow].map(|side| totals.statuses_since_mark(side, way).server_error);
+        let pairs = pairs(records.verdicts_since_mark(), failed);
+        let intervals = records.plateau.stretches();
+        let intervals =
+            intervals.map(|(count, p50)| Interval { count, p50: Duration::from_micros(p50) }).collect();
+        drop(records);
+        let evidence = Evidence {
+            shadow: subject.clone(),
+            observed: Observed { of: subject, health: None, pairs, source, shadow, intervals },
+            sizing: Sizing {
+                wanted: Some(record.wanted),
+                granted: record.granted.map(|resized| resized.to),
+                refused: None,
+            },
+            replication: None,
+            pause,
+        };
+        gate::judge(&evidence, &thresholds)
+    }
+
+    async fn pause(&self, record: &Record, settings: &config::Switchover) -> Pause {
+        let service = &record.spec.service;
+        let in_flight = self.service(service).await.map_or(0, |status| status.in_flight as u64);
+        let blockers = match self.gates.state(service) {
+            Some(gate) => self.gates.blockers(&service.as_str().into(), gate.generation).await,
+            None => Vec::new(),
+        };
+        let oldest = blockers.iter().map(|blocker| blocker.age_ms).max().unwrap_or(0);
+        let source = self.totals().of(&service.as_str().into()).latency.since_mark(
+            Side::Source,
+            direction(record.slot.other()),
+            Clock::LastByte,
+        );
+        let drain = Drain {
+            source,
+            // Twice what one look sees: it may have come at a quiet moment.
+            in_flight: in_flight.saturating_mul(2),
+            oldest: Duration::from_millis(oldest),
+            steps: STORE_SWAP,
+        };
+        Pause { predicted: predict_pause(&drain), budget: settings.park_timeout }
     }
 
     /// How callers are served by `active`, since the last mark.
@@ -105,5 +137,24 @@ impl Control {
             ));
         }
         None
+    }
+}
+
+/// `failed` are answers of 5xx, of the source and of the shadow.
+fn pairs(verdicts: [u64; Verdict::ALL.len()], failed: [u64; 2]) -> Pairs {
+    let counted = || Verdict::ALL.into_iter().zip(verdicts);
+    let sum = |which: &dyn Fn(Verdict) -> bool| {
+        counted().filter(|(verdict, _)| which(*verdict)).map(|(_, count)| count).sum::<u64>()
+    };
+    let [source_failed, shadow_failed] = failed;
+    Pairs {
+        asked: sum(&|_| true),
+        compared: sum(&|verdict| matches!(verdict.weight(), Weight::Agrees | Weight::Differs)),
+        mismatched: sum(&|verdict| verdict.weight() == Weight::Differs),
+        shadow_errors: (shadow_failed + sum(&|verdict| verdict.weight() == Weight::Fails))
+            .saturating_sub(source_failed),
+        source_errors: (source_failed + sum(&|verdict| verdict == Verdict::SourceError))
+            .saturating_sub(shadow_failed),
+        aborted: sum(&|verdict| verdict == Verdict::SourceAborted),
     }
 }

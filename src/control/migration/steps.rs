@@ -11,6 +11,7 @@ use crate::config::{Endpoint, InstanceName};
 use crate::control::SwitchoverRequest;
 use crate::control::slots::{Slot, Slots};
 use crate::instance::{Gravity, Provider, ProviderError, State, takes_connections};
+use crate::migrate::gate::{self, Gate, Verdict};
 use crate::migrate::phase::{Came, Cause, Step};
 use crate::migrate::record::{Policy, Record};
 use crate::migrate::switchover::{Outcome, Refused};
@@ -162,13 +163,19 @@ impl Work<'_> {
     async fn judge(&self, record: &mut Record) -> Result {
         loop {
             self.is_alive(record).await?;
-            let judged = self.control.judge(record).await;
-            record.gates.clone_from(&judged.gates);
-            if let Some(reason) = judged.failed {
-                return Err(Stop::failed(reason));
+            let verdicts = self.control.judge(record).await;
+            record.gates = verdicts.iter().map(|verdict| json!(verdict)).collect();
+            if let Some(failed) =
+                verdicts.iter().find(|judged| judged.verdict == Verdict::Fail && is_final(judged.gate))
+            {
+                return Err(Stop::failed(format!("the gate `{}` failed: {}", failed.gate, failed.reason)));
             }
-            let Some(what) = judged.needs else { return Ok(()) };
-            self.wait_for(record, what).await?;
+            if gate::all_open(&verdicts) {
+                return Ok(());
+            }
+            let closed = verdicts.iter().filter(|judged| !judged.verdict.is_open());
+            let closed: Vec<_> = closed.map(|judged| format!("{} {}", judged.gate, judged.verdict)).collect();
+            self.wait_for(record, format!("its gates: {}", closed.join(", "))).await?;
         }
     }
 
@@ -392,6 +399,11 @@ impl Work<'_> {
         self.control.migrations.see(self.id, Live { waits_for: Some(what), ..Live::default() });
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// A busy moment closes the pause's gate, and a resize under way that of sizing; the others speak of the shadow.
+const fn is_final(gate: Gate) -> bool {
+    !matches!(gate, Gate::Pause | Gate::Sizing | Gate::Warm)
 }
 
 /// What does not answer is asked again.
