@@ -73,6 +73,17 @@ pub(super) fn cookie_name(text: &str) -> Result<String, String> {
     header_name(text).map(|_| text.to_owned()).map_err(|_| format!("{text:?} is not a cookie name"))
 }
 
+pub(super) fn header_value(text: &str) -> Result<String, String> {
+    http::HeaderValue::from_str(text)
+        .map(|_| text.to_owned())
+        .map_err(|_| format!("{text:?} is not a header's value"))
+}
+
+/// Of a command.
+pub(super) fn argument(text: &str) -> Result<String, String> {
+    if text.contains('\0') { Err("an argument holds no NUL".into()) } else { Ok(text.into()) }
+}
+
 pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
 }

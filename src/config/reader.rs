@@ -319,6 +319,21 @@ impl<'t> Item<'t> {
         Some(duration)
     }
 
+    /// A text, a number, true or false, as JSON has them.
+    pub fn scalar(&self) -> Option<serde_json::Value> {
+        let found = match (self.value.get_ref(), self.integer()) {
+            (DeValue::String(text), _) => Some(text.as_ref().into()),
+            (DeValue::Boolean(flag), _) => Some((*flag).into()),
+            (DeValue::Float(float), _) => float.as_str().parse::<f64>().ok().map(serde_json::Value::from),
+            (_, Some(number)) => i64::try_from(number).ok().map(serde_json::Value::from),
+            _ => None,
+        };
+        if found.is_none() {
+            self.wrong("a string, a number, true or false");
+        }
+        found
+    }
+
     pub fn size(&self, range: &RangeInclusive<ByteSize>) -> Option<ByteSize> {
         let size = match (self.value.get_ref().as_str(), self.integer()) {
             (Some(text), _) => self.settle(text.parse::<ByteSize>())?,

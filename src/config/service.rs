@@ -8,7 +8,8 @@ use super::reader::{Item, Table};
 use super::run;
 use super::{
     Address, ByteSize, Classify, DrainPolicy, Endpoint, HealthCheck, Instance, Park, Percent, Rule,
-    RuleClass, Sampling, Service, SessionKey, Switchover, Tee, Upstream, UpstreamTls, forms,
+    RuleClass, Sampling, Service, SessionKey, Switchover, Tee, Upstream, UpstreamTls, format_duration, forms,
+    migration,
 };
 
 /// A tee beyond this is a load test of the shadow rather than a sample, and has to be asked for by name.
@@ -44,7 +45,18 @@ pub(super) fn service<'t>(
         tee: t.group("tee", tee),
         classify: t.group("classify", classify),
         switchover: t.group("switchover", switchover),
+        migration: t.group("migration", migration::read::migration),
+        checks: migration::read::checks(t),
     };
+    let (hooks, held) = (service.migration.hook_time(), service.switchover.park_timeout);
+    if hooks >= held {
+        t.fault(format!(
+            "has hooks that may take {} together, and `switchover.park_timeout` is {}, so no switchover would be \
+             begun; give the hooks a shorter `timeout`, or raise it",
+            format_duration(hooks),
+            format_duration(held)
+        ));
+    }
     let routes_known =
         t.has("hosts") != service.hosts.is_empty() && t.has("paths") != service.paths.is_empty();
     Routed { name, place, service, routes_known }

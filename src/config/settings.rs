@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Allocation, ByteSize, Percent, Workload};
+use super::{Allocation, ByteSize, Check, Migration, Percent, Workload};
 
 /// One whole configuration file, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +138,9 @@ pub struct Service {
     pub tee: Tee,
     pub classify: Classify,
     pub switchover: Switchover,
+    pub migration: Migration,
+    /// Whether an instance is healthy; empty = it has to answer at `upstream.health`'s path, or at all.
+    pub checks: Vec<Check>,
 }
 
 /// One running copy of the application.
@@ -380,6 +383,8 @@ impl Service {
             tee: Tee::default(),
             classify: Classify::default(),
             switchover: Switchover::default(),
+            migration: Migration::default(),
+            checks: Vec::new(),
         }
     }
 }

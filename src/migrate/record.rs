@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::phase::{Cause, Progress};
-use crate::config::InstanceName;
+use crate::config::{InstanceName, Policy};
 use crate::instance::{Allocation, Finding, Resized, Spec};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,8 +47,8 @@ pub struct Record {
     pub since: u64,
 }
 
+/// Fixed when it begins; hooks, windows and checks are as the settings say at the time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Options {
     pub policy: Policy,
     /// How long real answers of the new instance are watched before the source is retired.
@@ -60,16 +60,6 @@ pub struct Options {
     pub min_pairs: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// It switches as soon as the gates are green and a window is open.
-    #[default]
-    Auto,
-    /// Somebody has to approve first.
-    Manual,
-}
-
 /// What callers were used to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
@@ -77,18 +67,6 @@ pub struct Baseline {
     /// 5xx, and none at all.
     pub failed: u64,
     pub p99_us: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            policy: Policy::Auto,
-            watch: Duration::from_mins(1),
-            grace: Duration::from_mins(1),
-            deadline: Duration::from_hours(24),
-            min_pairs: 300,
-        }
-    }
 }
 
 impl Baseline {

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Control, MigrationError, MigrationView, unix_millis};
-use crate::config::ByteSize;
+use crate::config::{self, ByteSize, Policy};
 use crate::control::slots::Slots;
 use crate::instance::{
     Allocation, External, Finding, Gravity, InstanceId, Millicores, Role, Spec, Workload, starting,
 };
 use crate::migrate::phase::Progress;
-use crate::migrate::record::{Options, Policy, Record};
+use crate::migrate::record::{Options, Record};
 use crate::store::{NewEntry, Phase};
 
 /// What is asked for; what is absent comes from the service's settings.
@@ -100,6 +100,7 @@ impl Control {
         let service = self.services.load().get(name).ok_or_else(none)?;
         let active = self.gates.state(name).ok_or_else(none)?.active;
         let slot = active.other();
+        let options = options(&request, &service.settings.migration);
         let slots = Slots::load(&self.store()).await?;
         let source = slots.get(name, active).and_then(|slot| slot.spec.clone());
         let there = service.instance(slot).is_some();
@@ -141,11 +142,6 @@ impl Control {
             }
         };
         let now = unix_millis();
-        let options = options(
-            &request.policy,
-            [request.watch_ms, request.grace_ms, request.deadline_ms],
-            request.min_pairs,
-        );
         Ok(Record {
             progress: Progress::Requested,
             begun: false,
@@ -198,15 +194,14 @@ fn destination(mut to: Value) -> Result<(Workload, Wanted), MigrationError> {
     Ok((workload, allocation))
 }
 
-fn options(policy: &Option<Policy>, millis: [Option<u64>; 3], min_pairs: Option<u64>) -> Options {
-    let usual = Options::default();
-    let [watch, grace, deadline] = millis.map(|of| of.map(Duration::from_millis));
+fn options(request: &MigrationRequest, settings: &config::Migration) -> Options {
+    let millis = |of: Option<u64>, usual| of.map_or(usual, Duration::from_millis);
     Options {
-        policy: policy.unwrap_or(usual.policy),
-        watch: watch.unwrap_or(usual.watch),
-        grace: grace.unwrap_or(usual.grace),
-        deadline: deadline.unwrap_or(usual.deadline),
-        min_pairs: min_pairs.unwrap_or(usual.min_pairs),
+        policy: request.policy.unwrap_or(settings.policy),
+        watch: millis(request.watch_ms, settings.watch),
+        grace: millis(request.grace_ms, settings.grace),
+        deadline: millis(request.deadline_ms, settings.deadline),
+        min_pairs: request.min_pairs.unwrap_or(settings.min_pairs),
     }
 }
 

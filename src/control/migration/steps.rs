@@ -7,14 +7,15 @@ use serde_json::json;
 
 use super::handover::Hands;
 use super::{Control, Live, unix_millis};
-use crate::config::{Endpoint, InstanceName};
+use crate::config::{Endpoint, InstanceName, Policy, Window};
 use crate::control::SwitchoverRequest;
 use crate::control::slots::{Slot, Slots};
 use crate::instance::{Gravity, Provider, ProviderError, State, takes_connections};
 use crate::migrate::gate::{self, Gate, Verdict};
 use crate::migrate::phase::{Came, Cause, Step};
-use crate::migrate::record::{Policy, Record};
+use crate::migrate::record::Record;
 use crate::migrate::switchover::{Outcome, Refused};
+use crate::migrate::window;
 
 /// How often a step that waits looks again.
 const LOOK: Duration = Duration::from_millis(250);
@@ -163,31 +164,46 @@ impl Work<'_> {
     async fn judge(&self, record: &mut Record) -> Result {
         loop {
             self.is_alive(record).await?;
-            let verdicts = self.control.judge(record).await;
-            record.gates = verdicts.iter().map(|verdict| json!(verdict)).collect();
-            if let Some(failed) =
-                verdicts.iter().find(|judged| judged.verdict == Verdict::Fail && is_final(judged.gate))
-            {
-                return Err(Stop::failed(format!("the gate `{}` failed: {}", failed.gate, failed.reason)));
-            }
-            if gate::all_open(&verdicts) {
-                return Ok(());
-            }
-            let closed = verdicts.iter().filter(|judged| !judged.verdict.is_open());
-            let closed: Vec<_> = closed.map(|judged| format!("{} {}", judged.gate, judged.verdict)).collect();
-            self.wait_for(record, format!("its gates: {}", closed.join(", "))).await?;
+            let Some(closed) = self.closed_gates(record).await? else { return Ok(()) };
+            self.wait_for(record, closed).await?;
         }
+    }
+
+    /// What keeps the gates closed; a gate that has failed for good ends the migration.
+    async fn closed_gates(&self, record: &mut Record) -> Result<Option<String>> {
+        let verdicts = self.control.judge(record).await;
+        record.gates = verdicts.iter().map(|verdict| json!(verdict)).collect();
+        let failed = verdicts.iter().find(|judged| judged.verdict == Verdict::Fail && is_final(judged.gate));
+        if let Some(failed) = failed {
+            return Err(Stop::failed(format!("the gate `{}` failed: {}", failed.gate, failed.reason)));
+        }
+        if gate::all_open(&verdicts) {
+            return Ok(None);
+        }
+        let closed = verdicts.iter().filter(|judged| !judged.verdict.is_open());
+        let closed: Vec<_> = closed.map(|judged| format!("{} {}", judged.gate, judged.verdict)).collect();
+        Ok(Some(format!("its gates: {}", closed.join(", "))))
     }
 
     async fn approve(&self, record: &mut Record) -> Result {
         loop {
             self.is_alive(record).await?;
             let approved = record.approved || self.control.migrations.is_approved(self.id);
-            if record.options.policy == Policy::Auto || approved {
-                record.approved = approved;
-                return Ok(());
+            record.approved = approved;
+            if record.options.policy == Policy::Manual && !approved {
+                self.wait_for(record, "an approval: `segue migrate approve`".to_owned()).await?;
+                continue;
             }
-            self.wait_for(record, "an approval: `segue migrate approve`".to_owned()).await?;
+            let windows = self.windows(&record.spec.service);
+            let now = unix_millis() / 1000;
+            if window::is_open(&windows, now) {
+                // What was so when it became ready may have been long ago.
+                let Some(closed) = self.closed_gates(record).await? else { return Ok(()) };
+                self.wait_for(record, closed).await?;
+                continue;
+            }
+            let left = Duration::from_secs(window::next_opening(&windows, now).saturating_sub(now));
+            self.wait_for(record, format!("a maintenance window, which opens in {left:?}")).await?;
         }
     }
 
@@ -350,6 +366,11 @@ impl Work<'_> {
                 .map_err(|error| Stop::failed(error.to_string()))?;
         }
         self.control.refresh().await.map_err(|error| Stop::failed(error.to_string()))
+    }
+
+    fn windows(&self, service: &str) -> Vec<Window> {
+        let settings = self.control.settings();
+        settings.services.get(service).map(|of| of.migration.windows.clone()).unwrap_or_default()
     }
 
     fn provider(&self, record: &Record) -> std::result::Result<&Arc<dyn Provider>, ProviderError> {

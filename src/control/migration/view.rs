@@ -4,10 +4,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Control, LISTED, MigrationError};
-use crate::config::InstanceName;
+use crate::config::{InstanceName, Policy};
 use crate::instance::{Allocation, Finding, InstanceId, Resized};
 use crate::migrate::phase::Phase;
-use crate::migrate::record::{Policy, Record};
+use crate::migrate::record::Record;
 use crate::store::{self, MigrationRow};
 
 #[derive(Clone, Debug, Serialize)]
