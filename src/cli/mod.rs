@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod launch;
 mod origin;
 mod run;
 mod status;
@@ -32,6 +33,9 @@ enum Verb {
     Demo(demo::DemoArgs),
     /// Serve the sample application
     Origin(origin::OriginArgs),
+    /// Become an instance; Segue starts it so
+    #[command(hide = true)]
+    Launch(launch::LaunchArgs),
     /// Show services, active instances, tees and latencies of a running Segue
     Status(status::StatusArgs),
 }
@@ -43,6 +47,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Origin(args) => ended(origin::run(args)),
+        Verb::Launch(args) => launch::run(&args),
         Verb::Status(args) => status::run(&args),
     }
 }

@@ -15,6 +15,7 @@
 mod allocation;
 mod external;
 mod history;
+pub mod process;
 mod provider;
 mod providers;
 mod reach;

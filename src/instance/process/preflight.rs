@@ -1,0 +1,334 @@
+//! What would keep a process from running on this machine, and what will be weaker than asked. Only looks.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access, statvfs};
+
+use super::group::Site;
+use super::stand_in;
+use crate::config::ByteSize;
+use crate::instance::{Allocation, Finding, Gravity, Process, Role};
+
+/// Of an ELF file, as far as its machine; of a script, its first line.
+const HEAD: u64 = 256;
+
+/// `data` is where its data directory would be, or one above that.
+pub fn findings(
+    process: &Process,
+    allocation: &Allocation,
+    role: Role,
+    data: &Path,
+    site: &Site,
+) -> Vec<Finding> {
+    let mut findings = vec![program(process), limits(site)];
+    findings.extend(directory(process));
+    findings.extend(stand_ins(process));
+    findings.extend(names(&process.environment));
+    findings.extend(resources(allocation, data));
+    findings.push(egress(process, role));
+    findings.push(warning("storage", "storage is watched and not enforced for a process"));
+    findings
+}
+
+fn fine(subject: &str, message: impl Into<String>) -> Finding {
+    Finding::new(Gravity::Fine, subject, message)
+}
+
+fn warning(subject: &str, message: impl Into<String>) -> Finding {
+    Finding::new(Gravity::Warning, subject, message)
+}
+
+fn fault(subject: &str, message: impl Into<String>) -> Finding {
+    Finding::new(Gravity::Fault, subject, message)
+}
+
+fn program(process: &Process) -> Finding {
+    let Some(name) = process.command.first().filter(|name| !name.is_empty()) else {
+        return fault("command", "the command is empty; give the program and its arguments");
+    };
+    if !stand_in::unknown(name).is_empty() || name.contains('{') {
+        return warning("command", format!("{name:?} cannot be looked for before the instance is made"));
+    }
+    let Some(path) = find(name, process) else {
+        return fault("command", format!("there is no program {name:?}; give its whole path, or set PATH"));
+    };
+    if !path.is_file() || access(&path, Access::EXEC_OK).is_err() {
+        return fault("command", format!("{} is not executable; see its mode", path.display()));
+    }
+    let head = |path: &Path| {
+        let mut head = Vec::new();
+        File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).ok().map(|_| head)
+    };
+    let Some(begins) = head(&path) else {
+        return warning(
+            "command",
+            format!("{} cannot be read, so its architecture is unknown", path.display()),
+        );
+    };
+    if let Some(line) = begins.strip_prefix(b"#!") {
+        let line = String::from_utf8_lossy(line);
+        let interpreter =
+            line.lines().next().unwrap_or_default().split_whitespace().next().unwrap_or_default();
+        if access(interpreter, Access::EXEC_OK).is_err() {
+            return fault("command", format!("{} wants {interpreter:?}, which is not there", path.display()));
+        }
+        return fine("command", format!("{} is a script for {interpreter}", path.display()));
+    }
+    let own = head(Path::new("/proc/self/exe")).as_deref().and_then(machine);
+    match (machine(&begins), own) {
+        (None, _) => fault("architecture", format!("{} is neither a program nor a script", path.display())),
+        (Some(its), Some(own)) if its != own => fault(
+            "architecture",
+            format!(
+                "{} is built for {}, and this machine is {}; give one that is built for it",
+                path.display(),
+                name_of(its),
+                name_of(own)
+            ),
+        ),
+        _ => fine("architecture", format!("{} is built for this machine", path.display())),
+    }
+}
+
+/// As `execvp` would, in the directory and with the PATH that it will have.
+fn find(name: &str, process: &Process) -> Option<PathBuf> {
+    if name.contains('/') {
+        let directory = process.directory.clone().unwrap_or_default();
+        return Some(directory.join(name)).filter(|path| path.exists());
+    }
+    let set = process.environment.get("PATH").map(Into::into);
+    let path = set.or_else(|| std::env::var_os("PATH")).unwrap_or_else(|| "/bin:/usr/bin".into());
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// `e_machine` of an ELF header.
+fn machine(head: &[u8]) -> Option<u16> {
+    head.strip_prefix(b"\x7fELF")?;
+    let bytes = [*head.get(18)?, *head.get(19)?];
+    match head.get(5)? {
+        1 => Some(u16::from_le_bytes(bytes)),
+        2 => Some(u16::from_be_bytes(bytes)),
+        _ => None,
+    }
+}
+
+fn name_of(machine: u16) -> String {
+    match machine {
+        3 => "x86".into(),
+        40 => "arm".into(),
+        62 => "x86-64".into(),
+        183 => "arm64".into(),
+        243 => "RISC-V".into(),
+        other => format!("machine {other} of ELF"),
+    }
+}
+
+fn directory(process: &Process) -> Option<Finding> {
+    let directory = process.directory.as_ref()?;
+    if directory.is_dir() {
+        return None;
+    }
+    Some(fault(
+        "directory",
+        format!("there is no directory {}; make it, or name another", directory.display()),
+    ))
+}
+
+fn stand_ins(process: &Process) -> Vec<Finding> {
+    let texts = process.command.iter().chain(process.environment.values());
+    let unknown = texts.flat_map(|text| stand_in::unknown(text));
+    let told = unknown.map(|name| {
+        let message = format!(
+            "{{{name}}} stands for nothing and is passed as it is; there are {{port}}, {{data}} and {{role}}"
+        );
+        warning("stand_in", message)
+    });
+    told.collect()
+}
+
+fn names(environment: &BTreeMap<String, String>) -> Vec<Finding> {
+    let wrong = environment
+        .iter()
+        .filter(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'));
+    wrong.map(|(name, _)| fault("environment", format!("{name:?} cannot be set in an environment"))).collect()
+}
+
+fn limits(site: &Site) -> Finding {
+    match (site.limits_cpu(), site.limits_memory()) {
+        (true, true) => fine("limits", "the kernel holds it to its CPU and memory"),
+        (cpu, memory) => {
+            let place =
+                site.closed.first().map_or("/sys/fs/cgroup".into(), |path| path.display().to_string());
+            let what = match (cpu, memory) {
+                (true, _) => "memory is",
+                (_, true) => "CPU is",
+                _ => "CPU and memory are",
+            };
+            let message = format!(
+                "{what} only watched, since no cgroup can be made below {place}; run Segue as root there, or have \
+                 it delegated (systemd: Delegate=yes with DelegateSubgroup=; containers: a writable cgroup mount)"
+            );
+            warning("limits", message)
+        }
+    }
+}
+
+fn resources(allocation: &Allocation, data: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let cores = std::thread::available_parallelism().map_or(u32::MAX, |cores| cores.get() as u32);
+    if allocation.cpu.0 > cores.saturating_mul(1000) {
+        let message =
+            format!("{} of CPU are wanted, and there are {cores} cores; ask for less", allocation.cpu);
+        findings.push(fault("cpu", message));
+    }
+    if let Some(available) = available_memory()
+        && available < allocation.memory
+    {
+        let message = format!(
+            "{} of memory are wanted, and {} are to be had; ask for less, or free some",
+            allocation.memory,
+            ByteSize::mib(available.bytes() >> 20)
+        );
+        findings.push(fault("memory", message));
+    }
+    let there = data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    if let Ok(disk) = statvfs(there) {
+        let free = ByteSize(disk.f_bavail.saturating_mul(disk.f_frsize));
+        if free < allocation.storage {
+            let message = format!(
+                "{} of storage are wanted, and {} are free at {}; ask for less, or move [state] store",
+                allocation.storage,
+                ByteSize::mib(free.bytes() >> 20),
+                there.display()
+            );
+            findings.push(fault("storage", message));
+        }
+    }
+    findings
+}
+
+/// Without swapping.
+fn available_memory() -> Option<ByteSize> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse().ok().map(ByteSize::kib)
+}
+
+fn egress(process: &Process, role: Role) -> Finding {
+    match (&process.egress, role) {
+        (Some(_), _) => fault(
+            "egress",
+            "egress cannot be restricted for a process; drop `egress` and restrict it from outside, or use the \
+             docker provider",
+        ),
+        (None, Role::Shadow) => warning(
+            "egress",
+            "the shadow can reach whatever this machine can; give it credentials that cannot do harm",
+        ),
+        (None, Role::Active) => fine("egress", "egress is not restricted"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::{Millicores, ServiceProtocol};
+
+    fn process(command: &[&str]) -> Process {
+        Process {
+            command: command.iter().map(ToString::to_string).collect(),
+            environment: BTreeMap::new(),
+            directory: None,
+            protocol: ServiceProtocol::Http,
+            egress: None,
+        }
+    }
+
+    const LITTLE: Allocation =
+        Allocation { cpu: Millicores(100), memory: ByteSize::mib(1), storage: ByteSize::mib(1) };
+
+    /// Subjects of the faults and the words in which they are told.
+    fn faults(process: &Process, allocation: &Allocation) -> Vec<(String, String)> {
+        let at = std::env::temp_dir();
+        let found = findings(process, allocation, Role::Shadow, &at, &Site::default());
+        let faults = found.into_iter().filter(|finding| finding.gravity == Gravity::Fault);
+        faults.map(|finding| (finding.subject, finding.message)).collect()
+    }
+
+    fn one_fault(process: &Process, allocation: &Allocation, subject: &str, words: &str) {
+        let found = faults(process, allocation);
+        assert!(
+            matches!(found.as_slice(), [(about, told)] if about == subject && told.contains(words)),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn what_can_run_has_no_fault() {
+        for command in [&["sh", "-c", "true"][..], &["/bin/sh"]] {
+            assert_eq!(faults(&process(command), &LITTLE), [], "{command:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_cannot_run_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8], mode: u32| {
+            use std::os::unix::fs::PermissionsExt as _;
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path.display().to_string()
+        };
+        let mut foreign = fs::read("/proc/self/exe").unwrap()[..64].to_vec();
+        foreign[18..20].copy_from_slice(&[0x16, 0]); // IBM S/390, which this is not run on
+        let foreign = write("foreign", &foreign, 0o755);
+        let plain = write("plain", b"#!/bin/sh\n", 0o644);
+        let lost = write("lost", b"#!/no/such/shell -x\n", 0o755);
+        let text = write("text", b"hello", 0o755);
+        for (command, subject, words) in [
+            ("", "command", "empty"),
+            ("no-such-program", "command", "no program"),
+            ("/no/such/program", "command", "no program"),
+            (&plain, "command", "not executable"),
+            (&lost, "command", "/no/such/shell"),
+            (&text, "architecture", "neither"),
+            (&foreign, "architecture", "machine 22"),
+        ] {
+            one_fault(&process(&[command]), &LITTLE, subject, words);
+        }
+    }
+
+    #[test]
+    fn what_the_machine_does_not_have_is_a_fault() {
+        let app = process(&["sh"]);
+        one_fault(&app, &Allocation { cpu: Millicores(4_096_000), ..LITTLE }, "cpu", "cores");
+        one_fault(&app, &Allocation { memory: ByteSize::mib(1 << 30), ..LITTLE }, "memory", "to be had");
+        one_fault(&app, &Allocation { storage: ByteSize::mib(1 << 40), ..LITTLE }, "storage", "are free at");
+    }
+
+    #[test]
+    fn what_cannot_be_set_up_is_a_fault() {
+        let lost = Process { directory: Some("/no/such/place".into()), ..process(&["sh"]) };
+        one_fault(&lost, &LITTLE, "directory", "/no/such/place");
+        let odd = Process { environment: [("A=B".into(), "c".into())].into(), ..process(&["sh"]) };
+        one_fault(&odd, &LITTLE, "environment", "A=B");
+        let closed = Process { egress: Some(Vec::new()), ..process(&["sh"]) };
+        one_fault(&closed, &LITTLE, "egress", "cannot be restricted");
+    }
+
+    #[test]
+    fn what_is_weaker_than_asked_is_said() {
+        let app = process(&["sh", "-c", "app --listen {prot}"]);
+        let found = findings(&app, &LITTLE, Role::Shadow, Path::new("/"), &Site::default());
+        for (subject, words) in
+            [("stand_in", "{prot}"), ("limits", "Delegate=yes"), ("egress", "shadow"), ("storage", "watched")]
+        {
+            let told = found.iter().find(|finding| finding.subject == subject).unwrap();
+            assert!(told.gravity == Gravity::Warning && told.message.contains(words), "{told:?}");
+        }
+    }
+}
