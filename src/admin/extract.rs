@@ -22,6 +22,9 @@ pub(super) struct Asked<T>(pub T);
 /// The service in the path.
 pub(super) struct Name(pub String);
 
+/// The migration in the path.
+pub(super) struct Id(pub u64);
+
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Payload<T> {
     type Rejection = Problem;
 
@@ -65,11 +68,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(name) = Path::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-        Ok(Self(name))
+        in_path(parts, state).await.map(Self)
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        in_path(parts, state).await.map(Self)
+    }
+}
+
+async fn in_path<S: Send + Sync, T: DeserializeOwned + Send>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<T, Problem> {
+    let found = Path::from_request_parts(parts, state).await;
+    found.map(|Path(value)| value).map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))
 }
 
 /// What the rejection wraps: it names the field, where the rejection only says that there is an error.

@@ -9,9 +9,11 @@
 //! end even when whoever made it leaves: a scrape that is dropped half-way would lose the histograms that
 //! the workers had handed over for it.
 
+mod events;
 mod extract;
 mod guard;
 mod metrics;
+mod migrations;
 mod problem;
 mod routes;
 mod server;

@@ -7,7 +7,8 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::control::TeeError;
+use crate::control::{MigrationError, TeeError};
+use crate::instance::ProviderError;
 use crate::migrate::switchover::Refused;
 
 /// What went wrong with a call.
@@ -112,11 +113,32 @@ impl From<Refused> for Problem {
             Refused::NoService(name) => return Self::no_service(name),
             Refused::AlreadyActive(_) => "already_active",
             Refused::NoShadow => "no_shadow",
+            Refused::Migrating(_) => "migration_under_way",
             Refused::Busy => "busy",
             Refused::Ending => "ending",
             Refused::NotReachable { .. } => "not_reachable",
             Refused::Store(_) => "store",
         };
         Self::new(StatusCode::CONFLICT, refused.to_string()).because(reason)
+    }
+}
+
+impl From<MigrationError> for Problem {
+    fn from(error: MigrationError) -> Self {
+        let (status, reason) = match &error {
+            MigrationError::NoService(name) => return Self::no_service(name),
+            MigrationError::NoMigration(_) => (StatusCode::NOT_FOUND, "no_migration"),
+            MigrationError::UnderWay(_) => (StatusCode::CONFLICT, "under_way"),
+            MigrationError::Bad(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad"),
+            MigrationError::NotNow(_) => (StatusCode::CONFLICT, "not_now"),
+            MigrationError::Ending => (StatusCode::CONFLICT, "ending"),
+            MigrationError::Incompatible(_) => (StatusCode::CONFLICT, "incompatible"),
+            MigrationError::Provider(ProviderError::Unavailable { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "provider")
+            }
+            MigrationError::Provider(_) => (StatusCode::BAD_GATEWAY, "provider"),
+            MigrationError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store"),
+        };
+        Self::new(status, error.to_string()).because(reason)
     }
 }

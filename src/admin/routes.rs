@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::extract::{Asked, Name, Payload};
 use super::metrics::{self, BOUNDS, Format};
+use super::migrations;
 use super::problem::Problem;
 use crate::control::{Control, ProcessStatus, ServiceStatus, SwitchoverRequest, TeeChange, TeeStatus};
 use crate::migrate::switchover::Ended;
@@ -30,7 +31,7 @@ const PAIRS: usize = 50;
 type Route = (&'static str, fn() -> MethodRouter<Arc<Control>>);
 
 /// Every path, and what it answers.
-pub(super) const ROUTES: [Route; 13] = [
+pub(super) const ROUTES: [Route; 20] = [
     ("/healthz", || get(healthz)),
     ("/readyz", || get(readyz)),
     ("/metrics", || get(metrics)),
@@ -44,6 +45,14 @@ pub(super) const ROUTES: [Route; 13] = [
     ("/v1/services/{service}/pairs", || get(pairs)),
     ("/v1/services/{service}/switchover", || post(switchover)),
     ("/v1/services/{service}/rollback", || post(rollback)),
+    ("/v1/migrations", || get(migrations::list).post(migrations::start)),
+    ("/v1/migrations/{id}", || get(migrations::show)),
+    ("/v1/migrations/{id}/approve", || post(migrations::approve)),
+    // Whoever says yes to the switch says so at once or beforehand: both are an approval.
+    ("/v1/migrations/{id}/switchover", || post(migrations::approve)),
+    ("/v1/migrations/{id}/rollback", || post(migrations::roll_back)),
+    ("/v1/migrations/{id}/cancel", || post(migrations::cancel)),
+    ("/v1/migrations/{id}/events", || get(migrations::follow)),
 ];
 
 pub(super) fn router() -> Router<Arc<Control>> {

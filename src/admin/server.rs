@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -13,6 +13,7 @@ use socket2::SockRef;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::events::Streams;
 use crate::net::{Listening, Stream};
 
 /// Operators, scrapers and probes are a handful; the next connection waits in the kernel's backlog.
@@ -43,7 +44,7 @@ impl Running {
         self.address
     }
 
-    /// Accepts nothing more, and lets calls under way end, for a second at most.
+    /// Accepts nothing more, ends streams, and lets other calls under way end, for a second at most.
     pub async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.accepting.await {
@@ -54,6 +55,7 @@ impl Running {
 
 pub(super) fn start(app: Router, listening: Listening, address: Option<SocketAddr>) -> Running {
     let (stop, stopped) = watch::channel(());
+    let app = app.layer(Extension(Streams::new(stopped.clone())));
     let accepting = tokio::task::spawn_local(accept(app, listening, stopped));
     Running { stop, accepting, address }
 }

@@ -216,6 +216,7 @@ impl Control {
         request: SwitchoverRequest,
     ) -> Result<Ended, Refused> {
         let active = self.active_of(name)?;
+        self.not_migrating(name).await?;
         self.go_to(name, active.other(), request, Arc::new(NothingToHandOver)).await
     }
 
@@ -225,7 +226,17 @@ impl Control {
         name: &str,
         request: SwitchoverRequest,
     ) -> Result<Ended, Refused> {
+        self.not_migrating(name).await?;
         self.go_to(name, InstanceName::Source, request, Arc::new(NothingToHandOver)).await
+    }
+
+    /// An operator's switchover in the middle of a migration would take away the ground that its next step stands on.
+    async fn not_migrating(&self, name: &str) -> Result<(), Refused> {
+        let under_way = self.store().migrations(0).await?;
+        match under_way.into_iter().find(|row| row.service == name && !row.over) {
+            Some(row) => Err(Refused::Migrating(row.id)),
+            None => Ok(()),
+        }
     }
 
     /// One switchover, with what else changes hands in it.

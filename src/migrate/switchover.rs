@@ -125,6 +125,9 @@ pub enum Refused {
     AlreadyActive(InstanceName),
     #[error("the service has no shadow; name one in its settings")]
     NoShadow,
+    /// Its driver alone moves the traffic then.
+    #[error("migration {0} of this service is under way; approve it, roll it back or cancel it instead")]
+    Migrating(u64),
     #[error("a switchover of this service is already under way")]
     Busy,
     #[error("Segue is being upgraded or is ending; try again when that is over")]
