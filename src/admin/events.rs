@@ -62,10 +62,16 @@ pub(super) fn last_seen(headers: &HeaderMap) -> Result<u64, Problem> {
     })
 }
 
-pub(super) fn stream(control: Arc<Control>, id: u64, seen: u64, streams: Streams) -> Result<Response, Problem> {
+pub(super) fn stream(
+    control: Arc<Control>,
+    id: u64,
+    seen: u64,
+    streams: Streams,
+) -> Result<Response, Problem> {
     let Streams { permits, stopped } = streams;
     let permit = permits.try_acquire_owned().map_err(|_| {
-        let detail = format!("{MOST_STREAMS} streams are open already; end one of them, or ask again and again");
+        let detail =
+            format!("{MOST_STREAMS} streams are open already; end one of them, or ask again and again");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).because("too_many_streams")
     })?;
     let changed = control.migrations_changed();

@@ -85,7 +85,9 @@ async fn in_path<S: Send + Sync, T: DeserializeOwned + Send>(
     state: &S,
 ) -> Result<T, Problem> {
     let found = Path::from_request_parts(parts, state).await;
-    found.map(|Path(value)| value).map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))
+    found
+        .map(|Path(value)| value)
+        .map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))
 }
 
 /// What the rejection wraps: it names the field, where the rejection only says that there is an error.

@@ -15,6 +15,8 @@ mod totals;
 mod turns;
 pub mod upgrade;
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -40,6 +42,7 @@ use self::turns::Turns;
 use self::upgrade::Predecessor;
 use crate::config::Settings;
 use crate::instance::Providers;
+use crate::instance::process::ProcessProvider;
 use crate::proxy::access::{AccessLog, AccessLogError};
 use crate::proxy::crew::{Crew, CrewError};
 use crate::proxy::gates::Gates;
@@ -94,6 +97,8 @@ pub enum StartError {
     AccessLog(#[from] AccessLogError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error("the folder of instances, {}, cannot be opened: {error}", folder.display())]
+    Instances { folder: PathBuf, error: io::Error },
 }
 
 impl Control {
@@ -115,7 +120,7 @@ impl Control {
         inherited: Sockets,
         mut predecessor: Option<&mut Predecessor>,
     ) -> Result<Arc<Self>, StartError> {
-        let providers = Providers::none();
+        let providers = providers(&settings)?;
         let lane = Lane::start(settings.lane.threads, settings.lane.queue)?;
         let memory = Memory::new(settings.lane.max_bytes);
         let seed = fastrand::u64(..);
@@ -201,6 +206,14 @@ impl Control {
     fn totals(&self) -> MutexGuard<'_, SourceTotals> {
         lock(&self.totals)
     }
+}
+
+/// Whoever runs instances here. What they make is found again by the store's place, so they need one on disk.
+fn providers(settings: &Settings) -> Result<Providers, StartError> {
+    let Some(store) = &settings.state.store else { return Ok(Providers::none()) };
+    let folder = store.join("instances");
+    let process = ProcessProvider::open(&folder).map_err(|error| StartError::Instances { folder, error })?;
+    Ok(Providers::none().with_process(Arc::new(process)))
 }
 
 /// Totals are whole between any two steps, so a panic elsewhere leaves them usable.

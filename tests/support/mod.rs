@@ -64,6 +64,11 @@ impl Segue {
 
     /// A configuration without `[admin]`, `[state]` and the first listener, which are added.
     pub fn from_text(text: &str) -> Self {
+        Self::from_text_in(text, &[])
+    }
+
+    /// The same with further environment variables.
+    pub fn from_text_in(text: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (port, admin) = (free_port(), free_port());
         let text = format!(
@@ -75,17 +80,26 @@ impl Segue {
         std::fs::write(&config, text).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let admin = SocketAddr::from(([127, 0, 0, 1], admin));
-        let (child, log) = Self::spawn(&config, &[]);
+        let (child, log) = Self::spawn_in(&config, &[], environment);
         let mut segue = Self { child, address, admin, folder, config, log };
         segue.await_ready();
         segue
     }
 
     fn spawn(config: &Path, arguments: &[&str]) -> (Child, Arc<Mutex<String>>) {
+        Self::spawn_in(config, arguments, &[])
+    }
+
+    fn spawn_in(
+        config: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> (Child, Arc<Mutex<String>>) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_segue"))
             .args(["run", "--config"])
             .arg(config)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -1,22 +1,21 @@
-//! The demo's instances: this same binary, as child processes.
+//! The demo's files, and what its instances say when they are asked directly.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Endpoint, Scheme, Target};
+use super::SERVICE;
+use crate::config::InstanceName;
+use crate::control::Control;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
-    #[error("starting a sample instance: {0}")]
-    Start(#[from] io::Error),
-    #[error("a sample instance did not come up; it said: {0}")]
-    Silent(String),
+    #[error("the {} has no address", .0.as_str())]
+    NoAddress(InstanceName),
     #[error("asking a sample instance for {what}: {error}")]
     Ask { what: &'static str, error: io::Error },
 }
@@ -49,41 +48,18 @@ impl Drop for Folder {
     }
 }
 
-/// One running copy of the sample application; it ends with this.
+/// One running copy of the sample application.
 pub struct Sample {
-    child: Child,
     address: SocketAddr,
 }
 
 impl Sample {
-    pub fn start(name: &str, ledger: impl AsRef<Path>) -> Result<Self, SampleError> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["origin", "--listen", "127.0.0.1:0", "--workers", "1", "--name", name, "--ledger"])
-            .arg(ledger.as_ref())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(stderr) = child.stderr.take() {
-            let mut stderr = BufReader::new(stderr);
-            stderr.read_line(&mut line)?;
-            // It may say more, and must not wait for somebody to read it.
-            std::thread::spawn(move || io::copy(&mut stderr, &mut io::sink()));
-        }
-        let said = line.trim().strip_prefix("listening on ").map(|text| text.trim_start_matches("http://"));
-        let address = said.and_then(|text| text.parse().ok());
-        if let Some(address) = address {
-            return Ok(Self { child, address });
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-        Err(SampleError::Silent(line.trim().to_owned()))
-    }
-
-    pub fn endpoint(&self) -> Endpoint {
-        let target = Target::Host { name: self.address.ip().to_string(), port: self.address.port() };
-        Endpoint { scheme: Scheme::Http, target }
+    pub async fn of(control: &Control, instance: InstanceName) -> Result<Self, SampleError> {
+        let status = control.service(SERVICE).await;
+        let endpoints = status.map(|status| status.endpoints).unwrap_or_default();
+        let endpoint = endpoints.iter().find(|endpoint| endpoint.instance == instance);
+        let address = endpoint.and_then(|endpoint| endpoint.address.parse().ok());
+        address.map(|address| Self { address }).ok_or(SampleError::NoAddress(instance))
     }
 
     /// How often each key was written.
@@ -108,12 +84,5 @@ impl Sample {
         let split = answer.windows(4).position(|window| window == b"\r\n\r\n");
         let body = split.and_then(|at| answer.get(at + 4..)).unwrap_or_default();
         serde_json::from_slice(body).map_err(io::Error::from)
-    }
-}
-
-impl Drop for Sample {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -1,41 +1,51 @@
 //! `segue demo`: the whole main job on embedded parts, in the time it takes to read its report.
 //!
-//! Two copies of the sample application as child processes with one ledger of writes, the proxy and its
-//! controller in this process, an open-loop load, a tee, and in the middle of the load a switchover.
-//! Nothing is set differently from what `segue run` does by default, but the tee's percentage.
+//! The sample application as a process that Segue runs, the proxy and its controller in this process, an open-loop
+//! load, and under it a whole migration to a second copy. Both copies write into one ledger. Nothing is set
+//! differently from what `segue run` does by default but the tee's percentage and the times after the switch, which
+//! nobody wants to wait for.
 
 mod instance;
 mod report;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use self::instance::{Sample, SampleError};
+use self::instance::{Folder, Sample, SampleError};
 use self::report::Report;
 use super::{failed, refused};
 use crate::admin::{self, AdminError};
-use crate::config::{self, Endpoint, Percent, Scheme, Settings, Target};
-use crate::control::{Control, Sockets, StartError, SwitchoverRequest};
+use crate::config::{
+    self, Allocation, ByteSize, Endpoint, InstanceName, Millicores, Percent, Process, Run, Scheme,
+    ServiceProtocol, Settings, Target, Workload,
+};
+use crate::control::{Control, MigrationError, MigrationRequest, Sockets, StartError};
 use crate::load::{Load, LoadError, LoadSettings, audit};
 use crate::logging;
-use crate::migrate::switchover::Refused;
 use crate::store::{Store, StoreError};
 
 /// How long the lane may take to finish its last pairs.
 const SETTLE: Duration = Duration::from_secs(5);
 const SERVICE: &str = "web";
+const LOOK: Duration = Duration::from_millis(100);
+/// Of the source; the new instance starts with half of it and is resized to all of it.
+const ALLOCATION: Allocation =
+    Allocation { cpu: Millicores(1000), memory: ByteSize::mib(256), storage: ByteSize::mib(64) };
+/// A migration judged by fewer pairs would show nothing.
+const LEAST_PAIRS: u64 = 20;
 /// Enough writes that a lost one would show, and what a typical site sees at most.
 const WRITE_SHARE: f64 = 0.2;
 
 #[derive(Args, Debug)]
 pub struct DemoArgs {
-    /// How long the load runs
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    /// How long the load runs at least; it ends with the migration
+    #[arg(long, value_name = "N", default_value_t = 20)]
     seconds: u64,
     /// Requests per second, due whether or not earlier ones were answered
     #[arg(long, value_name = "RPS", default_value_t = 1000.0)]
@@ -63,8 +73,10 @@ enum DemoError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Admin(#[from] AdminError),
-    #[error("the switchover could not start: {0}")]
-    Refused(#[from] Refused),
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    #[error("interrupted")]
+    Interrupted,
     #[error("the demo's own proxy has no address")]
     NoAddress,
     #[error("{0}")]
@@ -77,7 +89,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         return refused(&format!("segue: --percent {}: write a number from 0 to 100", args.percent));
     };
     if args.seconds == 0 {
-        return refused(&"segue: --seconds 0: give the switchover at least a second of load");
+        return refused(&"segue: --seconds 0: give the migration at least a second of load");
     }
     let quiet = config::Log { filter: "warn".into(), ..config::Log::default() };
     if let Err(error) = logging::start(&quiet) {
@@ -103,48 +115,81 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 }
 
 async fn show(args: &DemoArgs, percent: Percent) -> Result<Report, DemoError> {
+    let folder = Folder::new()?;
+    let settings = settings(args, percent, &folder)?;
     let progress = Progress::new(args.json);
-    progress.say("starting two sample instances and the proxy");
-    let folder = instance::Folder::new()?;
-    let source = Sample::start("source", folder.ledger())?;
-    let shadow = Sample::start("shadow", folder.ledger())?;
-    let mut settings = Settings::smallest(
-        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        source.endpoint(),
-        Some(shadow.endpoint()),
-    );
+    progress.say("starting the sample application behind the proxy");
+    let control = Control::start(settings, Store::open(&folder.store())?, Sockets::default()).await?;
+    let shown = tokio::select! {
+        shown = move_it(args, percent, &control, &folder, &progress) => shown,
+        _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
+    };
+    control.drain(Duration::from_secs(1)).await;
+    control.end_instances().await;
+    control.stop().await;
+    shown
+}
+
+/// One service, whose source is a process of this same binary.
+fn settings(args: &DemoArgs, percent: Percent, folder: &Folder) -> Result<Settings, DemoError> {
+    let nowhere =
+        Endpoint { scheme: Scheme::Http, target: Target::Host { name: "localhost".to_owned(), port: 1 } };
+    let mut settings = Settings::smallest(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), nowhere, None);
     settings.state.store = Some(folder.store());
     if let Some(web) = settings.services.get_mut(SERVICE) {
+        let workload = Workload::Process(sample(folder)?);
+        web.source =
+            config::Instance { endpoints: Vec::new(), run: Some(Run { workload, allocation: ALLOCATION }) };
         web.tee.percent = percent;
+        web.migration.watch = (Duration::from_secs(args.seconds) / 5).min(web.migration.watch);
+        web.migration.grace = Duration::from_secs(1);
     }
-    let control = Control::start(settings, Store::open(&folder.store())?, Sockets::default()).await?;
-    let address = *control.sockets().addresses().first().ok_or(DemoError::NoAddress)?;
+    Ok(settings)
+}
 
-    let seconds = Duration::from_secs(args.seconds);
+async fn move_it(
+    args: &DemoArgs,
+    percent: Percent,
+    control: &Arc<Control>,
+    folder: &Folder,
+    progress: &Progress,
+) -> Result<Report, DemoError> {
+    let address = *control.sockets().addresses().first().ok_or(DemoError::NoAddress)?;
     let mut load = LoadSettings::new(http(address), args.rate);
     load.write_share = WRITE_SHARE;
     let mut load = Load::start(load)?;
     let live = Arc::clone(load.live());
-    let mut switched = None;
-    let begun = std::time::Instant::now();
-    while begun.elapsed() < seconds {
-        tokio::time::sleep(Duration::from_millis(100).min(seconds)).await;
-        if switched.is_none() && begun.elapsed() >= seconds / 2 {
-            progress.say("switching over under load");
-            switched = Some(control.switchover(SERVICE, SwitchoverRequest::default()).await?);
+    let seconds = Duration::from_secs(args.seconds);
+    let source = Sample::of(control, InstanceName::Source).await?;
+    let begun = Instant::now();
+    let mut migration = control.start_migration(request(args, percent, folder)?).await?;
+    let mut writes_teed = 0;
+    let mut phase = "";
+    while !migration.over || begun.elapsed() < seconds {
+        tokio::time::sleep(LOOK).await;
+        migration =
+            control.migration(migration.id).await?.ok_or(MigrationError::NoMigration(migration.id))?;
+        if phase != migration.phase {
+            phase = migration.phase;
+            progress.say(&format!("{:>5.1} s  {phase}", begun.elapsed().as_secs_f64()));
         }
-        progress.update(&format!("{} requests, {} failed", live.done(), live.failed()));
+        // Until it is retired.
+        writes_teed = source.writes_teed().unwrap_or(writes_teed);
+        let waits = migration.reason.as_deref().unwrap_or_default();
+        progress.update(&format!("{} requests, {} failed; {waits}", live.done(), live.failed()));
     }
-    progress.say("the load ends");
+    let took = begun.elapsed();
     load.stop();
     let load = load.done().await?;
-    let ended = switched.ok_or(Refused::Busy)?;
-    let status = settled(&control).await;
+    let status = settled(control).await;
     let latency = control.latency(SERVICE).await;
     let (Some(status), Some(latency)) = (status, latency) else { return Err(DemoError::NoAddress) };
-    let audit = audit(&load, &source.ledger()?);
-    let writes_teed = source.writes_teed()? + shadow.writes_teed()?;
-    let report = Report::new(&load, &audit, &status, &latency, &ended, writes_teed);
+    let now = Sample::of(control, status.active).await?;
+    let audit = audit(&load, &now.ledger()?);
+    if status.active == InstanceName::Shadow {
+        writes_teed += now.writes_teed()?;
+    }
+    let report = Report::new(&load, &audit, &status, &latency, &migration, took, writes_teed);
     progress.clear();
     if args.json {
         println!("{}", serde_json::to_string(&report).unwrap_or_default());
@@ -152,21 +197,48 @@ async fn show(args: &DemoArgs, percent: Percent) -> Result<Report, DemoError> {
         print!("{report}");
     }
     if args.keep {
-        keep(&control, address).await?;
+        keep(control, address).await?;
     }
-    control.drain(Duration::from_secs(1)).await;
-    control.stop().await;
     Ok(report)
+}
+
+/// The same application again, with as much as the source has.
+fn request(args: &DemoArgs, percent: Percent, folder: &Folder) -> Result<MigrationRequest, DemoError> {
+    let to = serde_json::to_value(Workload::Process(sample(folder)?)).unwrap_or_default();
+    let reads = args.rate * (1.0 - WRITE_SHARE) * percent.as_f64() / 100.0;
+    let expected = (reads * args.seconds as f64 / 3.0) as u64;
+    Ok(MigrationRequest {
+        to: Some(to),
+        // A load that is too thin for the usual sample is judged by what it can show; the report says by how much.
+        min_pairs: Some(config::Migration::default().min_pairs.min(expected).max(LEAST_PAIRS)),
+        ..MigrationRequest::of(SERVICE)
+    })
+}
+
+fn sample(folder: &Folder) -> Result<Process, DemoError> {
+    let binary = std::env::current_exe()?.display().to_string();
+    let arguments =
+        ["origin", "--listen", "127.0.0.1:{port}", "--workers", "1", "--name", "{role}", "--ledger"];
+    let mut command = vec![binary];
+    command.extend(arguments.map(str::to_owned));
+    command.push(folder.ledger().display().to_string());
+    Ok(Process {
+        command,
+        environment: BTreeMap::new(),
+        directory: None,
+        protocol: ServiceProtocol::Http,
+        egress: None,
+    })
 }
 
 /// The status once every sampled read has become a pair or a counted skip.
 async fn settled(control: &Control) -> Option<crate::control::ServiceStatus> {
-    let deadline = std::time::Instant::now() + SETTLE;
+    let deadline = Instant::now() + SETTLE;
     loop {
         let status = control.service(SERVICE).await?;
         let counts = &status.tee.counts;
         let done = counts.teed + counts.skipped.at(crate::tee::skip::Stage::Sampled);
-        if done >= counts.sampled || std::time::Instant::now() >= deadline {
+        if done >= counts.sampled || Instant::now() >= deadline {
             return Some(status);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

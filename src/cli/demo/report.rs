@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::config::InstanceName;
-use crate::control::{LatencyView, ServiceStatus};
+use crate::control::{LatencyView, MigrationView, ServiceStatus};
 use crate::load::{Audit, LoadReport};
-use crate::migrate::switchover::{Ended, Outcome};
 use crate::record::Summary;
 
 #[derive(Debug, Serialize)]
@@ -18,6 +19,8 @@ pub struct Report {
     latency_us: Latency,
     pairs: Pairs,
     switchover: Switchover,
+    migration: Migration,
+    gates: Vec<Value>,
     active: InstanceName,
 }
 
@@ -60,11 +63,23 @@ struct Pairs {
 }
 
 #[derive(Debug, Serialize)]
+struct Migration {
+    phase: &'static str,
+    seconds: f64,
+    started_with: String,
+    serves_with: String,
+    /// The system holds it to its CPU and memory.
+    enforced: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
 struct Switchover {
-    outcome: Outcome,
+    outcome: String,
     pause_ms: f64,
     held_ms: Held,
-    drained: usize,
+    drained: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -83,11 +98,15 @@ impl Report {
         audit: &Audit,
         status: &ServiceStatus,
         latency: &LatencyView,
-        ended: &Ended,
+        migration: &MigrationView,
+        took: Duration,
         writes_teed: u64,
     ) -> Self {
         let counts = &status.tee.counts;
         let failures = load.failures.iter();
+        let allocation = &migration.allocation;
+        let nothing = Value::Null;
+        let ended = migration.switchover.as_ref().unwrap_or(&nothing);
         Self {
             requests: Requests {
                 sent: load.sent,
@@ -132,17 +151,28 @@ impl Report {
                 aborted: status.pairs.aborted,
             },
             switchover: Switchover {
-                outcome: ended.outcome,
-                pause_ms: ended.pause_ms,
+                outcome: ended.get("outcome").and_then(Value::as_str).unwrap_or("never begun").to_owned(),
+                pause_ms: ended.get("pause_ms").and_then(Value::as_f64).unwrap_or_default(),
                 held_ms: Held {
                     count: status.held_ms.count,
                     p50: status.held_ms.p50,
                     p99: status.held_ms.p99,
                     max: status.held_ms.max,
                 },
-                drained: ended.drained,
-                reason: ended.reason.clone(),
+                drained: ended.get("drained").and_then(Value::as_u64).unwrap_or_default(),
+                reason: ended.get("reason").and_then(Value::as_str).map(str::to_owned),
             },
+            migration: Migration {
+                phase: migration.phase,
+                seconds: took.as_secs_f64(),
+                started_with: allocation.started_with.to_string(),
+                serves_with: allocation.serves_with.to_string(),
+                enforced: allocation
+                    .granted
+                    .is_some_and(|granted| granted.cpu_enforced && granted.memory_enforced),
+                reason: migration.reason.clone(),
+            },
+            gates: migration.gates.clone(),
             active: status.active,
         }
     }
@@ -155,14 +185,14 @@ impl Report {
             && requests.lost == 0
             && requests.doubled == 0
             && self.tee.writes_teed == 0
-            && self.switchover.outcome == Outcome::Completed
+            && self.migration.phase == "done"
             && self.active == InstanceName::Shadow
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, tee, latency_us, pairs, switchover, active } = self;
+        let Self { requests, tee, latency_us, pairs, switchover, migration, gates, active } = self;
         writeln!(f, "requests    {} sent, {} failed", requests.sent, requests.failed)?;
         for failure in &requests.failures {
             writeln!(f, "            {failure}")?;
@@ -197,13 +227,21 @@ impl fmt::Display for Report {
                 of.p50, of.p90, of.p99, of.p999, of.max
             )?;
         }
+        let enforced = if migration.enforced { "" } else { ", as advice only" };
+        writeln!(f, "migration   {} after {:.1} s", migration.phase, migration.seconds)?;
+        if let Some(reason) = &migration.reason {
+            writeln!(f, "            {reason}")?;
+        }
+        writeln!(f, "            started with {}", migration.started_with)?;
+        writeln!(f, "            serves with  {}{enforced}", migration.serves_with)?;
+        for gate in gates {
+            let text = |key: &str| gate.get(key).and_then(Value::as_str).unwrap_or_default();
+            writeln!(f, "  gate      {:<12} {:<15} {}", text("gate"), text("verdict"), text("reason"))?;
+        }
         writeln!(
             f,
             "switchover  {}: requests were held {:.1} ms (p99 of {} held: {:.1} ms), {} drained",
-            match switchover.outcome {
-                Outcome::Completed => "completed",
-                Outcome::Aborted => "aborted",
-            },
+            switchover.outcome,
             switchover.pause_ms,
             switchover.held_ms.count,
             switchover.held_ms.p99,

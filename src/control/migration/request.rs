@@ -33,6 +33,22 @@ pub struct MigrationRequest {
     pub dry_run: bool,
 }
 
+impl MigrationRequest {
+    /// Everything as the settings say.
+    pub fn of(service: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            to: None,
+            policy: None,
+            watch_ms: None,
+            grace_ms: None,
+            deadline_ms: None,
+            min_pairs: None,
+            dry_run: false,
+        }
+    }
+}
+
 /// The compatibility report of a migration that was not started.
 #[derive(Clone, Debug, Serialize)]
 pub struct DryRun {

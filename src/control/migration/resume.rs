@@ -11,6 +11,16 @@ use crate::migrate::record::Record;
 use crate::store::StoreError;
 
 impl Control {
+    /// Ends and removes every instance that Segue runs: for whoever leaves nothing behind.
+    pub async fn end_instances(&self) {
+        self.migrations.let_go();
+        for (id, provider) in self.providers().list().await {
+            if let Err(error) = provider.destroy(&id).await {
+                tracing::error!(%error, instance = %id, "an instance was left behind");
+            }
+        }
+    }
+
     /// Takes up what the process before this one left off. Once callers are accepted, or a little before.
     pub async fn resume_migrations(self: &Arc<Self>) -> Result<(), StoreError> {
         let store = self.store();

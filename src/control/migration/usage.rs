@@ -12,7 +12,10 @@ use crate::control::slots::Slots;
 use crate::instance::{Gathering, InstanceId, Minute, Spec, State, Used, average};
 use crate::store::{StoreError, UsageRow};
 
-const LOOK: Duration = Duration::from_secs(10);
+/// Whether they still run.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks between two samples of usage.
+const SAMPLE_EVERY: u64 = 10;
 /// What becomes one row.
 const STRETCH: Duration = Duration::from_mins(1);
 /// What an average is taken over: a day has all hours in it.
@@ -21,7 +24,7 @@ const DAY_MILLIS: u64 = 24 * 3_600_000;
 /// Samples, and starts again what has ended, until the process does.
 pub(super) async fn follow(control: Weak<Control>) {
     let mut gathered: HashMap<InstanceId, Gathering> = HashMap::new();
-    loop {
+    for look in 0_u64.. {
         tokio::time::sleep(LOOK).await;
         let Some(control) = control.upgrade() else { return };
         let slots = match Slots::load(&control.store()).await {
@@ -35,13 +38,16 @@ pub(super) async fn follow(control: Weak<Control>) {
         };
         gathered.retain(|id, _| specs(&slots).any(|spec| spec.id == *id));
         for spec in specs(&slots) {
-            control.look_at(spec, &mut gathered).await;
+            control.keep_running(spec).await;
+            if look.is_multiple_of(SAMPLE_EVERY) {
+                control.sample(spec, &mut gathered).await;
+            }
         }
     }
 }
 
 impl Control {
-    async fn look_at(self: &Arc<Self>, spec: &Spec, gathered: &mut HashMap<InstanceId, Gathering>) {
+    async fn keep_running(self: &Arc<Self>, spec: &Spec) {
         let Ok(provider) = self.providers().of(&spec.workload) else { return };
         if let Ok(State::Ended { .. }) = provider.state(&spec.id).await
             && !self.is_migrating(&spec.id)
@@ -51,6 +57,10 @@ impl Control {
                 tracing::error!(%error, instance = %spec.id, "it cannot be started again");
             }
         }
+    }
+
+    async fn sample(&self, spec: &Spec, gathered: &mut HashMap<InstanceId, Gathering>) {
+        let Ok(provider) = self.providers().of(&spec.workload) else { return };
         let Ok(usage) = provider.usage(&spec.id).await else { return };
         let now = Instant::now();
         let gathering = gathered.entry(spec.id.clone()).or_insert_with(|| Gathering::new(now, usage));

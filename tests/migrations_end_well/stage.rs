@@ -1,0 +1,188 @@
+//! A service whose source Segue runs, callers for it, and what has to be so once a migration is over.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use segue::instance::Provider as _;
+use segue::instance::process::ProcessProvider;
+use segue::load::{Load, LoadReport, LoadSettings, audit};
+use serde_json::{Value, json};
+
+use crate::support::{Segue, try_request, until};
+
+const ALLOCATION: &str = r#"{ cpu = 0.5, memory = "128 MiB", storage = "64 MiB" }"#;
+
+/// Segue with the service `web`; every instance of it is gone once this is.
+pub struct Stage {
+    pub segue: Segue,
+    pub ledger: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        Self::with(&[], "", &[])
+    }
+
+    /// `environment` is Segue's, `service` stands in `[services.web]`, `source` are arguments of the source.
+    pub fn with(environment: &[(&str, &str)], service: &str, source: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = folder.path().join("ledger");
+        let command = json!(origin(&ledger, source));
+        let text = format!(
+            "workers = 2\n[services.web]\n\
+             source = {{ provider = \"process\", command = {command}, allocation = {ALLOCATION} }}\n\
+             tee = {{ percent = 100.0, allow_above_5_percent = true }}\n{service}\n"
+        );
+        let segue = Segue::from_text_in(&text, environment);
+        Self { segue, ledger, _folder: folder }
+    }
+
+    /// Callers, of whom half write.
+    pub fn load(&self, rate: f64) -> Load {
+        let mut settings = LoadSettings::new(self.segue.url().parse().unwrap(), rate);
+        settings.write_share = 0.5;
+        settings.max_connections = 16;
+        Load::start(settings).unwrap()
+    }
+
+    /// `to` a sample instance with these arguments, at once and with few pairs.
+    pub fn request(&self, arguments: &[&str]) -> Value {
+        json!({
+            "service": "web",
+            "to": {
+                "provider": "process",
+                "command": origin(&self.ledger, arguments),
+                "allocation": { "cpu": 0.75, "memory": "128 MiB", "storage": "64 MiB" },
+            },
+            "min_pairs": 160, "watch_ms": 300, "grace_ms": 1,
+        })
+    }
+
+    /// Starts it, and gives its number.
+    pub fn start(&self, request: &Value) -> u64 {
+        let (status, view) = self.segue.call("POST", "/v1/migrations", &request.to_string());
+        assert_eq!(status, 201, "{view}");
+        view["id"].as_u64().unwrap()
+    }
+
+    pub fn migration(&self, id: u64) -> Value {
+        let (status, view) = self.segue.call("GET", &format!("/v1/migrations/{id}"), "");
+        assert_eq!(status, 200, "{view}");
+        view
+    }
+
+    pub fn ask(&self, id: u64, what: &str) -> (u16, Value) {
+        self.segue.call("POST", &format!("/v1/migrations/{id}/{what}"), "")
+    }
+
+    pub fn until_phase(&self, id: u64, phase: &str) -> Value {
+        until(&format!("migration {id} to be {phase}"), || {
+            let view = self.migration(id);
+            assert!(view["over"] == false || view["phase"] == phase, "it ended otherwise: {view:#}");
+            (view["phase"] == phase).then_some(view)
+        })
+    }
+
+    pub fn until_over(&self, id: u64) -> Value {
+        until(&format!("migration {id} to be over"), || {
+            Some(self.migration(id)).filter(|view| view["over"] == true)
+        })
+    }
+
+    /// What is left of a migration that has ended: one instance, which serves, and nothing else.
+    pub fn assert_one_instance_is_left(&self, active: &str) {
+        let service = until("the gate to be open", || {
+            Some(self.segue.service()).filter(|service| service["gate"] == "open" && service["parked"] == 0)
+        });
+        assert_eq!(service["active"], active);
+        let running = self.processes();
+        assert_eq!(running.len(), 1, "{running:?}");
+        let made = self.made();
+        assert_eq!(made.len(), 1, "{made:?}");
+        assert_eq!(cgroups_of(self.segue.folder.path(), &made), made);
+        let role = if active == "source" { "active" } else { "shadow" };
+        let answer = try_request(
+            self.segue.address,
+            "POST /ledger/last HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1",
+        );
+        assert_eq!(answer.unwrap().header("x-instance"), Some(role));
+        let log = self.segue.log();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+
+    /// The load's writes that were acknowledged are in the ledger, each once.
+    pub fn finish(&self, load: Load) -> LoadReport {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let report = runtime.block_on(load.finish()).unwrap();
+        let found = audit(&report, &self.counts());
+        assert!(found.is_exact(), "{found:?}");
+        report
+    }
+
+    fn counts(&self) -> BTreeMap<String, u64> {
+        let text = std::fs::read_to_string(&self.ledger).unwrap_or_default();
+        let mut counts = BTreeMap::new();
+        for (key, _) in text.lines().filter_map(|line| line.split_once(' ')) {
+            *counts.entry(key.to_owned()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Processes of any instance of this stage.
+    pub fn processes(&self) -> Vec<u32> {
+        let of_this = |pid: &u32| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command);
+            command.contains(self.ledger.to_str().unwrap()) && command.contains("origin")
+        };
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(of_this).collect()
+    }
+
+    fn made(&self) -> Vec<String> {
+        let provider = ProcessProvider::open(&self.instances()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ids = runtime.block_on(provider.list()).unwrap();
+        ids.iter().map(ToString::to_string).collect()
+    }
+
+    fn instances(&self) -> PathBuf {
+        self.segue.folder.path().join("state/instances")
+    }
+}
+
+impl Drop for Stage {
+    /// Instances outlive Segue, so they are ended by hand.
+    fn drop(&mut self) {
+        self.segue.kill();
+        let Ok(provider) = ProcessProvider::open(&self.instances()) else { return };
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            for id in provider.list().await.unwrap_or_default() {
+                let _ = provider.destroy(&id).await;
+            }
+        });
+    }
+}
+
+/// The sample application with one ledger for all instances, named by the role that it started in.
+pub fn origin(ledger: &Path, arguments: &[&str]) -> Vec<String> {
+    let command = [env!("CARGO_BIN_EXE_segue"), "origin", "--listen", "127.0.0.1:{port}", "--workers", "1"];
+    let named = ["--name", "{role}", "--ledger", ledger.to_str().unwrap()];
+    command.iter().chain(&named).chain(arguments).map(|text| (*text).to_owned()).collect()
+}
+
+/// Which of these ids still have a control group, in any hierarchy.
+fn cgroups_of(_: &Path, ids: &[String]) -> Vec<String> {
+    if !crate::support::tools::is_root() {
+        return ids.to_vec();
+    }
+    let text = std::process::Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "-path", "*segue*"])
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    ids.iter().filter(|id| text.contains(id.as_str())).cloned().collect()
+}
