@@ -50,7 +50,8 @@ pub struct Health {
     pub last_failure: Option<String>,
 }
 
-/// Counts of pairs. One pair may be in several of them.
+/// Counts of pairs. One pair may be in several of them. Of the two counts of errors only the difference is judged, so
+/// that pairs in which both sides erred may stand in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pairs {
     /// Both sides were asked.

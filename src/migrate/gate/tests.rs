@@ -127,6 +127,16 @@ fn thresholds_of_zero_still_need_something_to_judge() {
 }
 
 #[test]
+fn the_least_number_of_pairs_is_the_operators() {
+    let settings = crate::config::Migration { min_pairs: 601, ..crate::config::Migration::default() };
+    assert_eq!(Thresholds::from(&crate::config::Migration::default()), Thresholds::default());
+    let verdicts = judge(&good(), &Thresholds::from(&settings));
+    let waiting = verdicts.iter().filter(|judged| matches!(judged.verdict, Verdict::NeedsMore { n: 1, .. }));
+    let waiting: Vec<_> = waiting.map(|judged| judged.gate).collect();
+    assert_eq!(waiting, [Gate::Comparison, Gate::Errors, Gate::Latency]);
+}
+
+#[test]
 fn too_little_traffic_says_how_much_more() {
     let pairs = Pairs { asked: 180, compared: 120, aborted: 5, ..Pairs::default() };
     let found = judged(Gate::Comparison, |evidence| evidence.observed.pairs = pairs);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::Migration;
+
 /// See [`Thresholds::default`] for the reasons.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thresholds {
@@ -64,6 +66,13 @@ impl Default for Thresholds {
             // What is behind is sent inside the pause, and a second of it is a pause's whole budget with a database.
             max_replication_lag: Duration::from_secs(1),
         }
+    }
+}
+
+/// What a service's settings say, and the defaults.
+impl From<&Migration> for Thresholds {
+    fn from(settings: &Migration) -> Self {
+        Self { min_pairs: settings.min_pairs, ..Self::default() }
     }
 }
 
