@@ -1,7 +1,9 @@
 //! Moving a service from one instance to the other.
 
+pub mod checks;
 pub mod failpoint;
 pub mod gate;
+
 pub mod phase;
 pub mod record;
 pub mod switchover;
