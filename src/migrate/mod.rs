@@ -3,7 +3,7 @@
 pub mod checks;
 pub mod failpoint;
 pub mod gate;
-
+pub mod hook;
 pub mod phase;
 pub mod record;
 pub mod switchover;
