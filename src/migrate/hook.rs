@@ -150,7 +150,7 @@ mod tests {
     use crate::config::{Hook, Instance, Service};
 
     fn hooks(on_promote: Option<Call>, on_demote: Option<Call>) -> Hooks {
-        let mut settings = Service::new(Instance { endpoints: Vec::new() }, None);
+        let mut settings = Service::new(Instance::at(Vec::new()), None);
         let hook = |call| Hook { call, timeout: Duration::from_mins(1) };
         settings.migration.on_promote = on_promote.map(hook);
         settings.migration.on_demote = on_demote.map(hook);
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_a_hook_over_tls_needs_is_read_before_the_pause() {
-        let mut settings = Service::new(Instance { endpoints: Vec::new() }, None);
+        let mut settings = Service::new(Instance::at(Vec::new()), None);
         settings.upstream.tls.ca = Some("/no/such/ca.pem".into());
         assert!(Hooks::new("web", &settings).is_ok(), "no hook, no credentials");
         let call =

@@ -43,7 +43,10 @@ fn a_migration_survives_kill_9_at_every_step() {
         match row {
             Ok(row) => eprintln!(
                 "{point:<28} {:<12} {:>8} {:>8}  {:.1}",
-                row.ended, row.writes, row.failed, took.as_secs_f64()
+                row.ended,
+                row.writes,
+                row.failed,
+                took.as_secs_f64()
             ),
             Err(panic) => eprintln!("{point:<28} FAILED: {panic}"),
         }
@@ -84,7 +87,9 @@ fn crash_at(point: Failpoint) -> Row {
         stage.until_phase(id, "watching");
         let _ = crate::support::try_request(
             admin,
-            format!("POST /v1/migrations/{id}/rollback HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
+            format!(
+                "POST /v1/migrations/{id}/rollback HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            ),
         );
     }
     stage.segue.wait();

@@ -104,7 +104,7 @@ fn a_shadow_that_never_comes_up_ends_with_the_deadline() {
 
 #[test]
 fn a_shadow_that_takes_too_much_memory_is_named_as_such() {
-    if !crate::support::tools::is_root() {
+    if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED for want of: root");
     }
     let stage = Stage::new();

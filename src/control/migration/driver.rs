@@ -34,6 +34,7 @@ impl Control {
             let migrations = &drive.control.migrations;
             super::lock(&migrations.drivers).remove(&id);
             migrations.forget(id);
+            super::lock(&migrations.checked).remove(&id);
             migrations.changed.send_modify(|count| *count += 1);
         });
         self.enter_driver(id, Driver { wishes, task: task.abort_handle(), instance });

@@ -1,18 +1,21 @@
 //! What is known about both sides since the last mark, and what follows from it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Control;
-use crate::config::{self, InstanceName};
+use crate::config::{self, Endpoint, InstanceName, Scheme};
+use crate::instance::Role;
+use crate::migrate::checks::{Patient, Suite};
 use crate::migrate::gate::{
-    self, Drain, Evidence, GateVerdict, Interval, Observed, Pairs, Pause, Quantiles, STORE_SWAP, Sizing,
-    Subject, Thresholds, predict_pause,
+    self, Drain, Evidence, GateVerdict, Health, Interval, Observed, Pairs, Pause, Quantiles, STORE_SWAP,
+    Sizing, Subject, Thresholds, predict_pause,
 };
 use crate::migrate::record::{Baseline, Record};
 use crate::record::{Clock, Direction, Side};
 use crate::tee::compare::{Verdict, Weight};
 
+/// Between two runs of the checks.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// Answers without which nothing is rolled back for its share of failures or its latency.
 const LEAST_FAILURES: u64 = 20;
 const LEAST_ANSWERS: u64 = 200;
@@ -51,13 +54,14 @@ impl Control {
     }
 
     /// Every gate's verdict at this moment, on the instance as it is now.
-    pub(super) async fn judge(self: &Arc<Self>, record: &Record) -> Vec<GateVerdict> {
+    pub(super) async fn judge(&self, id: u64, record: &Record) -> Vec<GateVerdict> {
         let Some(of) = self.services.load().get(&record.spec.service) else { return Vec::new() };
         let thresholds = Thresholds { min_pairs: record.options.min_pairs, ..Thresholds::default() };
         let subject =
             Subject { instance: record.spec.id.clone(), resizes: u32::from(record.granted.is_some()) };
         let way = direction(record.slot.other());
-        let pause = self.pause(record, &of.settings.switchover).await;
+        let pause = self.pause(record, &of.settings).await;
+        let health = self.check(id, record).await;
         let mut records = of.records.lock();
         let totals = records.totals();
         let time = |side| Quantiles::from(&totals.since_mark(side, way, Clock::LastByte));
@@ -71,7 +75,7 @@ impl Control {
         drop(records);
         let evidence = Evidence {
             shadow: subject.clone(),
-            observed: Observed { of: subject, health: None, pairs, source, shadow, intervals },
+            observed: Observed { of: subject, health, pairs, source, shadow, intervals },
             sizing: Sizing {
                 wanted: Some(record.wanted),
                 granted: record.granted.map(|resized| resized.to),
@@ -83,7 +87,31 @@ impl Control {
         gate::judge(&evidence, &thresholds)
     }
 
-    async fn pause(&self, record: &Record, settings: &config::Switchover) -> Pause {
+    /// Runs the service's checks against the new instance, not more often than they are meant to be; `None` where
+    /// there are none that could be run.
+    pub(super) async fn check(&self, id: u64, record: &Record) -> Option<Health> {
+        let known = self.migrations.health_of(id);
+        if let Some((at, health)) = known
+            && at.elapsed() < CHECK_EVERY
+        {
+            return Some(health);
+        }
+        let settings = self.settings();
+        let settings = settings.services.get(&record.spec.service)?;
+        let endpoints: Vec<Endpoint> = record.endpoints.iter().filter_map(|text| text.parse().ok()).collect();
+        let tls = endpoints.iter().any(|endpoint| endpoint.scheme == Scheme::Https);
+        let suite = Suite::new(&record.spec.service, settings, tls)
+            .inspect_err(|error| tracing::error!(%error, migration = id, "the checks cannot be run"))
+            .ok()?;
+        let mut results = Vec::new();
+        for endpoint in &endpoints {
+            let patient = Patient { instance: &record.spec.id, role: Role::Shadow, endpoint };
+            results.extend(suite.run(patient).await);
+        }
+        Some(self.migrations.checked(id, results))
+    }
+
+    async fn pause(&self, record: &Record, settings: &config::Service) -> Pause {
         let service = &record.spec.service;
         let in_flight = self.service(service).await.map_or(0, |status| status.in_flight as u64);
         let blockers = match self.gates.state(service) {
@@ -101,9 +129,9 @@ impl Control {
             // Twice what one look sees: it may have come at a quiet moment.
             in_flight: in_flight.saturating_mul(2),
             oldest: Duration::from_millis(oldest),
-            steps: STORE_SWAP,
+            steps: STORE_SWAP + settings.migration.hook_time(),
         };
-        Pause { predicted: predict_pause(&drain), budget: settings.park_timeout }
+        Pause { predicted: predict_pause(&drain), budget: settings.switchover.park_timeout }
     }
 
     /// How callers are served by `active`, since the last mark.

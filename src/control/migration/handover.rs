@@ -1,16 +1,24 @@
 //! What changes hands in a migration's pause: the old side is frozen, so that a write that bypasses Segue or was given
 //! up by its caller cannot land on it any more, and thawed once the swap is over.
 //!
+//! Between the two the service's hooks are told: first that the old side stops being active, then that the new one is.
+//! A hook that fails stops the switchover; what was told before is taken back by the same hooks the other way round.
+//!
 //! It does not stay frozen after the swap: copies of reads go to it for as long as the new side is watched, and it has
 //! to be able to take over again at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use super::Control;
-use crate::instance::{Providers, Spec};
+use crate::config::Endpoint;
+use crate::instance::{InstanceId, Providers, Role, Spec};
+use crate::migrate::hook::{Event, Hooks, Occasion};
 use crate::migrate::record::Record;
 use crate::migrate::switchover::HandOver;
 
@@ -20,23 +28,86 @@ pub(super) struct Hands {
     /// Where Segue runs them.
     old: Option<Spec>,
     new: Option<Spec>,
+    hooks: Arc<Hooks>,
+    told: [Told; 2],
+    /// Callers may have been told of something that did not happen.
+    begun: Arc<AtomicBool>,
+}
+
+/// Who a hook is about.
+#[derive(Clone)]
+struct Told {
+    instance: InstanceId,
+    endpoint: Endpoint,
 }
 
 impl Hands {
-    pub fn of(control: &Arc<Control>, record: &Record) -> Self {
-        let providers = control.providers().clone();
-        Self { providers, old: record.source.clone(), new: Some(record.spec.clone()) }
+    pub fn of(control: &Arc<Control>, record: &Record) -> Result<Self, String> {
+        let service = &record.spec.service;
+        let gone = || format!("service `{service}` is no longer in the settings");
+        let settings = control.settings();
+        let hooks = Hooks::new(service, settings.services.get(service).ok_or_else(gone)?);
+        let running = control.services.load().get(service).ok_or_else(gone)?;
+        let first = |name| running.endpoints(name).and_then(<[Endpoint]>::first).cloned();
+        let old = record.slot.other();
+        let nameless = || InstanceId::new(old.as_str()).map_err(|error| error.to_string());
+        let old_id = record.source.as_ref().map_or_else(nameless, |spec| Ok(spec.id.clone()))?;
+        let told = [(old_id, old), (record.spec.id.clone(), record.slot)].map(|(instance, name)| {
+            let endpoint = first(name).ok_or_else(|| format!("the {} has no endpoint", name.as_str()));
+            endpoint.map(|endpoint| Told { instance, endpoint })
+        });
+        let [old, new] = told;
+        Ok(Self {
+            providers: control.providers().clone(),
+            old: record.source.clone(),
+            new: Some(record.spec.clone()),
+            hooks: Arc::new(hooks.map_err(|error| error.to_string())?),
+            told: [old?, new?],
+            begun: Arc::default(),
+        })
     }
 
     /// For the way back.
     pub fn reversed(self) -> Self {
-        Self { old: self.new, new: self.old, ..self }
+        let [old, new] = self.told;
+        Self { old: self.new, new: self.old, told: [new, old], ..self }
     }
 
     /// A process that was killed in a pause may have left either side frozen.
     pub async fn clear_up(&self) {
         for spec in [&self.old, &self.new].into_iter().flatten() {
             self.thaw(spec).await;
+        }
+    }
+
+    async fn fence_old(&self) -> Result<(), String> {
+        let Some(old) = &self.old else { return Ok(()) };
+        let provider = self.providers.of(&old.workload).map_err(|error| error.to_string())?;
+        match provider.fence(&old.id).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(instance = %old.id, "it cannot be fenced; writes that bypass Segue still reach it");
+            }
+            Err(error) => return Err(format!("the old side could not be fenced: {error}")),
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, event: Event, of: &Told) -> Result<(), String> {
+        let role = match event {
+            Event::Promote => Role::Active,
+            Event::Demote => Role::Shadow,
+        };
+        let occasion = Occasion { event, instance: &of.instance, role, endpoint: &of.endpoint };
+        self.hooks.run(occasion).await.map_err(|error| error.to_string())
+    }
+
+    async fn untell(&self) {
+        let [old, new] = &self.told;
+        for (event, of) in [(Event::Demote, new), (Event::Promote, old)] {
+            if let Err(error) = self.tell(event, of).await {
+                tracing::error!(error, "a hook does not take back what it was told");
+            }
         }
     }
 
@@ -48,24 +119,52 @@ impl Hands {
     }
 }
 
+/// Runs something on this thread, where hooks have to run, and lets anybody wait for it.
+fn here<T: Send + 'static>(work: impl Future<Output = T> + 'static, lost: T) -> BoxFuture<'static, T> {
+    let (sender, receiver) = oneshot::channel();
+    let task = tokio::task::spawn_local(async move {
+        // Whoever asked may have given up.
+        let _ = sender.send(work.await);
+    });
+    let until_then = AbortOnDrop(task.abort_handle());
+    Box::pin(async move {
+        let _until_then = until_then;
+        receiver.await.unwrap_or(lost)
+    })
+}
+
+/// What nobody waits for any more must not go on: something else undoes it.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl HandOver for Hands {
     fn hand_over(&self, _: Duration) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async {
-            let Some(old) = &self.old else { return Ok(()) };
-            let provider = self.providers.of(&old.workload).map_err(|error| error.to_string())?;
-            match provider.fence(&old.id).await {
-                Ok(true) => Ok(()),
-                Ok(false) => {
-                    tracing::info!(instance = %old.id, "it cannot be fenced; writes that bypass Segue still reach it");
-                    Ok(())
-                }
-                Err(error) => Err(format!("the old side could not be fenced: {error}")),
-            }
-        })
+        let hands = self.clone();
+        let work = async move {
+            let [old, new] = &hands.told;
+            hands.begun.store(true, Ordering::Relaxed);
+            // A hook may want to ask the old side for something, so it is not frozen yet.
+            hands.tell(Event::Demote, old).await?;
+            hands.fence_old().await?;
+            hands.tell(Event::Promote, new).await
+        };
+        here(work, Err("it broke off".to_owned()))
     }
 
     fn take_back(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.clear_up())
+        let hands = self.clone();
+        let work = async move {
+            hands.clear_up().await;
+            if hands.begun.swap(false, Ordering::Relaxed) {
+                hands.untell().await;
+            }
+        };
+        here(work, ())
     }
 
     fn settle(&self) -> BoxFuture<'_, ()> {

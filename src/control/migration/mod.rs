@@ -19,6 +19,7 @@ mod view;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -30,16 +31,22 @@ pub(super) use self::sources::start_sources;
 pub use self::view::{MigrationEvent, MigrationView};
 use super::Control;
 use crate::instance::{InstanceId, Providers};
+use crate::migrate::checks::{CheckResult, History};
+use crate::migrate::gate::Health;
 use crate::migrate::phase::Cause;
 
 /// Migrations that are listed: those under way, and the newest of the others.
 const LISTED: usize = 100;
+/// Runs of the checks that are remembered.
+const RUNS: usize = 120;
 
 pub(super) struct Migrations {
     providers: Providers,
     drivers: Mutex<HashMap<u64, Driver>>,
     /// What a waiting step sees, which nobody needs after a restart.
     live: Mutex<HashMap<u64, Live>>,
+    /// Of the new instances: the runs of their checks.
+    checked: Mutex<HashMap<u64, (Instant, History)>>,
     /// Grows with everything that happens to any migration.
     changed: watch::Sender<u64>,
 }
@@ -73,7 +80,13 @@ struct Asked {
 
 impl Migrations {
     pub fn new(providers: Providers) -> Self {
-        Self { providers, drivers: Mutex::default(), live: Mutex::default(), changed: watch::channel(0).0 }
+        Self {
+            providers,
+            drivers: Mutex::default(),
+            live: Mutex::default(),
+            checked: Mutex::default(),
+            changed: watch::channel(0).0,
+        }
     }
 
     /// Leaves everything as it is: whoever opens the store next goes on from there.
@@ -89,6 +102,18 @@ impl Migrations {
         all.insert(id, Live { approved, ..live });
         drop(all);
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn checked(&self, id: u64, results: Vec<CheckResult>) -> Health {
+        let mut all = lock(&self.checked);
+        let (at, history) = all.entry(id).or_insert_with(|| (Instant::now(), History::new(RUNS)));
+        *at = Instant::now();
+        history.push(results);
+        history.health()
+    }
+
+    fn health_of(&self, id: u64) -> Option<(Instant, Health)> {
+        lock(&self.checked).get(&id).map(|(at, history)| (*at, history.health()))
     }
 
     fn forget(&self, id: u64) {

@@ -11,7 +11,7 @@ use crate::config::{Endpoint, InstanceName, Policy, Window};
 use crate::control::SwitchoverRequest;
 use crate::control::slots::{Slot, Slots};
 use crate::instance::{Gravity, Provider, ProviderError, State, takes_connections};
-use crate::migrate::gate::{self, Gate, Verdict};
+use crate::migrate::gate::{self, Gate, GateVerdict, Verdict};
 use crate::migrate::phase::{Came, Cause, Step};
 use crate::migrate::record::Record;
 use crate::migrate::switchover::{Outcome, Refused};
@@ -115,7 +115,7 @@ impl Work<'_> {
         let began = Instant::now();
         loop {
             self.is_alive(record).await?;
-            match takes_connections(&endpoints(record)).await {
+            match self.passes_checks(record).await {
                 Ok(()) => return Ok(()),
                 Err(why) if began.elapsed() >= START_UP => {
                     let said = self.provider(record)?.tail(&record.spec.id).await;
@@ -171,9 +171,11 @@ impl Work<'_> {
 
     /// What keeps the gates closed; a gate that has failed for good ends the migration.
     async fn closed_gates(&self, record: &mut Record) -> Result<Option<String>> {
-        let verdicts = self.control.judge(record).await;
+        let verdicts = self.control.judge(self.id, record).await;
         record.gates = verdicts.iter().map(|verdict| json!(verdict)).collect();
-        let failed = verdicts.iter().find(|judged| judged.verdict == Verdict::Fail && is_final(judged.gate));
+        let failed = verdicts
+            .iter()
+            .find(|judged| judged.verdict == Verdict::Fail && is_final(judged, record.options.min_pairs));
         if let Some(failed) = failed {
             return Err(Stop::failed(format!("the gate `{}` failed: {}", failed.gate, failed.reason)));
         }
@@ -209,7 +211,7 @@ impl Work<'_> {
 
     async fn switch(&self, record: &mut Record) -> Result {
         let service = &record.spec.service;
-        let hands = Hands::of(self.control, record);
+        let hands = Hands::of(self.control, record).map_err(Stop::failed)?;
         if self.active(service)? == record.slot {
             // The swap was made, and the process that made it is gone.
             hands.clear_up().await;
@@ -285,7 +287,7 @@ impl Work<'_> {
 
     async fn switch_back(&self, record: &mut Record) -> Result {
         let service = &record.spec.service;
-        let hands = Hands::of(self.control, record).reversed();
+        let hands = Hands::of(self.control, record).map_err(Stop::failed)?.reversed();
         hands.clear_up().await;
         while self.active(service)? == record.slot {
             let to = record.slot.other();
@@ -368,6 +370,15 @@ impl Work<'_> {
         self.control.refresh().await.map_err(|error| Stop::failed(error.to_string()))
     }
 
+    /// Takes connections and passes the service's checks.
+    async fn passes_checks(&self, record: &Record) -> std::result::Result<(), String> {
+        takes_connections(&endpoints(record)).await?;
+        match self.control.check(self.id, record).await {
+            Some(health) if health.good_in_a_row == 0 => Err(health.last_failure.unwrap_or_default()),
+            _ => Ok(()),
+        }
+    }
+
     fn windows(&self, service: &str) -> Vec<Window> {
         let settings = self.control.settings();
         settings.services.get(service).map(|of| of.migration.windows.clone()).unwrap_or_default()
@@ -422,9 +433,17 @@ impl Work<'_> {
     }
 }
 
-/// A busy moment closes the pause's gate, and a resize under way that of sizing; the others speak of the shadow.
-const fn is_final(gate: Gate) -> bool {
-    !matches!(gate, Gate::Pause | Gate::Sizing | Gate::Warm)
+/// Of the least number of pairs: what a gate without a stated confidence has to go on failing for.
+const STUBBORN: u64 = 4;
+
+/// A busy moment closes the pause's gate and may fail a quantile, checks may fail once; such a gate has to go on failing.
+fn is_final(judged: &GateVerdict, min_pairs: u64) -> bool {
+    let number = |name| judged.numbers.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    match judged.gate {
+        Gate::Pause | Gate::Sizing | Gate::Warm | Gate::Health | Gate::Replication => false,
+        Gate::Latency => number("pairs") >= STUBBORN * min_pairs,
+        Gate::Comparison | Gate::Errors => true,
+    }
 }
 
 /// What does not answer is asked again.

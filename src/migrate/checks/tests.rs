@@ -85,7 +85,7 @@ fn answer(head: &str, body: &str) -> String {
 }
 
 fn service(checks: Vec<config::Check>) -> Service {
-    Service { checks, ..Service::new(Instance { endpoints: Vec::new() }, None) }
+    Service { checks, ..Service::new(Instance::at(Vec::new()), None) }
 }
 
 fn get(expect: Expect) -> config::Check {

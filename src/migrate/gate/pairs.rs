@@ -80,20 +80,29 @@ pub(super) fn errors(evidence: &Evidence, thresholds: &Thresholds) -> GateVerdic
         .number("min_pairs", thresholds.min_pairs)
 }
 
+/// Pairs that have to lie beyond a quantile.
+const BEYOND: u64 = 3;
+
 pub(super) fn latency(evidence: &Evidence, thresholds: &Thresholds) -> GateVerdict {
     const GATE: Gate = Gate::Latency;
     if let Some(unpinned) = of_another(GATE, What::Pairs, evidence, thresholds) {
         return unpinned;
     }
     let (source, shadow) = (&evidence.observed.source, &evidence.observed.shadow);
+    // The two clocks of a pair may be missing apart: a slow caller makes the source's meaningless.
+    let count = source.count.min(shadow.count);
     let compared = [
-        ("p50", source.p50, shadow.p50, thresholds.p50),
-        ("p90", source.p90, shadow.p90, thresholds.p90),
-        ("p99", source.p99, shadow.p99, thresholds.p99),
+        ("p50", 2, source.p50, shadow.p50, thresholds.p50),
+        ("p90", 10, source.p90, shadow.p90, thresholds.p90),
+        ("p99", 100, source.p99, shadow.p99, thresholds.p99),
     ];
+    // A quantile is known once a few pairs lie beyond it; before that it is the largest of them, which is chance.
+    let compared = compared.into_iter().filter(|(_, one_in, ..)| count >= BEYOND * one_in);
+    let compared: Vec<_> =
+        compared.map(|(name, _, source, shadow, margin)| (name, source, shadow, margin)).collect();
     let mut judged = Vec::new();
     let mut slower = false;
-    for (name, source, shadow, margin) in compared {
+    for &(name, source, shadow, margin) in &compared {
         let exceeded = margin.is_exceeded(source, shadow);
         slower |= exceeded;
         judged.push(format!(
@@ -107,8 +116,6 @@ pub(super) fn latency(evidence: &Evidence, thresholds: &Thresholds) -> GateVerdi
         ));
     }
     let judged = judged.join(", ");
-    // The two clocks of a pair may be missing apart: a slow caller makes the source's meaningless.
-    let count = source.count.min(shadow.count);
     let (verdict, reason) = match missing(count, thresholds.min_pairs) {
         Some(n) => {
             let reason = format!("{count} pairs were timed on both sides; needs {n} more");
