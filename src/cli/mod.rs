@@ -1,8 +1,10 @@
 //! The command line: one file per verb. Data goes to stdout; progress, logs and errors to stderr.
 
+mod admin_client;
 mod check;
 mod demo;
 mod launch;
+mod migrate;
 mod origin;
 mod run;
 mod status;
@@ -36,6 +38,9 @@ enum Verb {
     /// Become an instance; Segue starts it so
     #[command(hide = true)]
     Launch(launch::LaunchArgs),
+    /// Move a service of a running Segue to a new instance, and see how far it has come
+    #[command(subcommand)]
+    Migrate(migrate::MigrateVerb),
     /// Show services, active instances, tees and latencies of a running Segue
     Status(status::StatusArgs),
 }
@@ -48,6 +53,7 @@ pub fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Origin(args) => ended(origin::run(args)),
         Verb::Launch(args) => launch::run(&args),
+        Verb::Migrate(verb) => migrate::run(&verb),
         Verb::Status(args) => status::run(&args),
     }
 }

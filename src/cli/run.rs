@@ -101,6 +101,9 @@ async fn serve(
         service_manager::notify(&format!("MAINPID={}", std::process::id()));
     }
     control.accept();
+    if let Err(error) = control.resume_migrations().await {
+        tracing::error!(%error, "migrations do not go on, and their instances were not started; start Segue again");
+    }
     let mut door = control.open_door();
     let mut changes = watch::file(file);
     for entrance in control.sockets().entrances() {

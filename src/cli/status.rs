@@ -1,32 +1,18 @@
 //! `segue status`: asks a running Segue over its admin API.
 
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::{failed, refused};
-use crate::config::{self, Address};
-
-const PATIENCE: Duration = Duration::from_secs(5);
+use super::admin_client::ApiArgs;
+use super::failed;
 
 #[derive(Args, Debug)]
 pub struct StatusArgs {
-    /// The admin API's address, HOST:PORT or unix:PATH
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9900", conflicts_with = "config")]
-    admin: Address,
-    /// Take the address and the token from this configuration
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The token, where the API wants one
-    #[arg(long, value_name = "TOKEN", env = "SEGUE_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
     /// Print the API's JSON
     #[arg(long)]
     json: bool,
@@ -37,24 +23,14 @@ pub struct StatusArgs {
 
 /// Exit 1 when Segue does not answer.
 pub fn run(args: &StatusArgs) -> ExitCode {
-    let (address, token) = match &args.config {
-        None => (args.admin.clone(), args.token.clone()),
-        Some(path) => match config::load(path) {
-            Err(faults) => return refused(&faults),
-            Ok(settings) => match settings.admin.listen {
-                None => return refused(&format!("{}: `admin.listen` is off", path.display())),
-                Some(listen) => (listen, args.token.clone().or(settings.admin.token)),
-            },
-        },
+    let client = match args.api.client() {
+        Ok(client) => client,
+        Err(code) => return code,
     };
-    let path = if args.ready { "/readyz" } else { "/v1/status" };
-    let (status, body) = match get(&address, path, token.as_deref()) {
-        Ok(answer) => answer,
-        Err(error) => return failed(&format!("no answer from the admin API on {address}: {error}")),
+    let body = match client.get_text(if args.ready { "/readyz" } else { "/v1/status" }) {
+        Ok(body) => body,
+        Err(error) => return failed(&error),
     };
-    if status != 200 {
-        return failed(&format!("the admin API on {address} answered {status}: {}", body.trim()));
-    }
     if args.ready {
         return ExitCode::SUCCESS;
     }
@@ -67,33 +43,6 @@ pub fn run(args: &StatusArgs) -> ExitCode {
         Err(error) => return failed(&format!("the admin API's answer is no JSON: {error}")),
     }
     ExitCode::SUCCESS
-}
-
-trait Both: Read + Write {}
-impl<T: Read + Write> Both for T {}
-
-fn get(address: &Address, path: &str, token: Option<&str>) -> io::Result<(u16, String)> {
-    let mut stream: Box<dyn Both> = match address {
-        Address::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            Box::new(stream)
-        }
-        Address::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            Box::new(stream)
-        }
-    };
-    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    // HTTP/1.0, so that the end of the connection is the end of the answer.
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: localhost\r\n{authorization}\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let status = status.ok_or_else(|| io::Error::other("what answers there does not speak HTTP"))?;
-    Ok((status, body.to_owned()))
 }
 
 fn page(status: &Value) -> String {

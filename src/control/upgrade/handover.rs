@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::protocol::{
-    FromPredecessor, FromSuccessor, Offer, OfferedService, PROTOCOL, Receiver, Sender, line,
+    FromPredecessor, FromSuccessor, Instances, Offer, OfferedService, PROTOCOL, Receiver, Sender, line,
 };
 use super::takeover::VERSION;
-use crate::config::{InstanceName, Park};
+use crate::config::Park;
 use crate::control::Control;
 use crate::control::turns::{NoUpgrade, UpgradeTurn};
 use crate::proxy::gate::Command;
@@ -26,7 +26,7 @@ use crate::proxy::gate::controller::MemberId;
 use crate::proxy::gate::member::Generation;
 use crate::proxy::gates::Gates;
 use crate::proxy::worker::{Order, Told};
-use crate::store::{Fingerprint, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Whoever connects says hello at once.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
@@ -201,6 +201,9 @@ impl Control {
                 let taking = tokio::task::spawn_local(async move {
                     control.take_back().await;
                     drop(turn);
+                    if let Err(error) = control.resume_migrations().await {
+                        tracing::error!(%error, "migrations stand still until this process is started again");
+                    }
                 });
                 let _ = tokio::time::timeout(RECLAIM_PATIENCE, taking).await;
                 Err(error)
@@ -213,6 +216,8 @@ impl Control {
         sender: &Sender,
         receiver: &mut Receiver,
     ) -> Result<mpsc::UnboundedReceiver<Told>, HandoverError> {
+        // Whoever has the store drives migrations; none of them is switching over.
+        self.migrations.let_go();
         self.store().close().await?;
         let sockets = self.sockets();
         let sockets: Vec<BorrowedFd<'_>> = sockets.all().collect();
@@ -242,16 +247,15 @@ impl Control {
     }
 
     fn offer(&self, sockets: usize) -> Offer {
-        let services = self.services.load();
+        let (services, configured) = (self.services.load(), self.settings());
         let services = services.iter().filter_map(|service| {
             let gate = self.gates.state(&service.name)?;
-            let of = |name| service.endpoints(name).map(Fingerprint::of);
             Some(OfferedService {
                 name: Arc::clone(&service.name),
                 generation: gate.generation,
                 active: gate.active,
-                source: of(InstanceName::Source)?,
-                shadow: of(InstanceName::Shadow),
+                effective: Instances::of(&service.settings),
+                configured: configured.services.get(&*service.name).map(Instances::of),
             })
         });
         let (version, workers) = (VERSION.to_owned(), self.crew.len() as MemberId);

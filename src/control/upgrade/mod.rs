@@ -3,11 +3,12 @@
 //! ```text
 //!   successor                                predecessor
 //!   hello ─────────────────────────────────►  no switchover from here on
-//!         ◄───────────── offer, with the sockets; its store is closed
+//!         ◄───────────── offer, with the sockets; its store is closed, and its migrations are let go
 //!   opens the store, starts its workers
 //!   ready ─────────────────────────────────►
 //!         ◄───────────── yours
-//!   accepts; holds the gates                 accepts no more; finishes what it has
+//!   accepts; holds the gates;                accepts no more; finishes what it has
+//!   goes on with the migrations
 //!   gate commands, cut, blockers ──────────►  obeys like a worker
 //!         ◄───────────── told
 //!         ◄───────────── end of the line: nothing of it is in flight any more
@@ -15,7 +16,8 @@
 //!
 //! The *same* listening sockets go over ([`protocol`] passes their descriptors), so a connection that waits in
 //! the kernel's queue is accepted by whichever process comes first. Before `yours` the predecessor owns
-//! everything and takes the store back if the successor goes away; after it the successor does.
+//! everything and takes the store back, and its migrations up again, if the successor goes away; after it the
+//! successor does.
 
 mod handover;
 mod protocol;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use crate::config::{InstanceName, Settings};
+use crate::config::{self, InstanceName, Settings};
 use crate::proxy::gate::controller::MemberId;
 use crate::proxy::gate::local::Blocker;
 use crate::proxy::gate::member::Generation;
@@ -29,7 +29,7 @@ pub(super) const PROTOCOL: u32 = 1;
 
 /// The kernel passes no more at once (`SCM_MAX_FD`).
 const MOST_SOCKETS: usize = 253;
-/// An offer of a thousand services has a quarter of this.
+/// An offer of a thousand services has half of this.
 const LONGEST_LINE: usize = 1 << 20;
 const READ: usize = 16 * 1024;
 
@@ -104,6 +104,17 @@ pub(super) struct OfferedService {
     pub name: Arc<str>,
     pub generation: Generation,
     pub active: InstanceName,
+    /// The instances as they are: migrations may have filled and emptied the slots.
+    #[serde(flatten)]
+    pub effective: Instances,
+    /// As the settings name them. `None`: a process that knew of no migrations says so, and the two are the same.
+    #[serde(default)]
+    pub configured: Option<Instances>,
+}
+
+/// The endpoints of a service's instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Instances {
     pub source: Fingerprint,
     pub shadow: Option<Fingerprint>,
 }
@@ -116,16 +127,26 @@ pub(super) struct OfferedService {
 )]
 pub struct OtherEndpoints(pub Arc<str>);
 
+// === impl Instances ===
+
+impl Instances {
+    pub fn of(settings: &config::Service) -> Self {
+        Self {
+            source: Fingerprint::of(&settings.source.endpoints),
+            shadow: settings.shadow.as_ref().map(|shadow| Fingerprint::of(&shadow.endpoints)),
+        }
+    }
+}
+
 // === impl Offer ===
 
 impl Offer {
     /// A predecessor names instances by `source` and `shadow`, so these have to mean the same in both
-    /// processes for as long as both serve.
+    /// processes for as long as both serve. What migrations have put there comes to both from the store.
     pub(super) fn check(&self, settings: &Settings) -> Result<(), OtherEndpoints> {
         for offered in &self.services {
             let Some(service) = settings.services.get(&*offered.name) else { continue };
-            let shadow = service.shadow.as_ref().map(|shadow| Fingerprint::of(&shadow.endpoints));
-            if (offered.source, offered.shadow) != (Fingerprint::of(&service.source.endpoints), shadow) {
+            if offered.configured.unwrap_or(offered.effective) != Instances::of(service) {
                 return Err(OtherEndpoints(Arc::clone(&offered.name)));
             }
         }
@@ -137,8 +158,8 @@ impl Offer {
     pub(in crate::control) fn overlay(&self, recorded: &mut Vec<(String, ActiveRecord)>) {
         for offered in &self.services {
             let fingerprint = match offered.active {
-                InstanceName::Source => offered.source,
-                InstanceName::Shadow => offered.shadow.unwrap_or(offered.source),
+                InstanceName::Source => offered.effective.source,
+                InstanceName::Shadow => offered.effective.shadow.unwrap_or(offered.effective.source),
             };
             let known =
                 recorded.iter_mut().find(|(name, _)| **name == *offered.name).map(|(_, record)| record);
@@ -329,7 +350,7 @@ mod tests {
         let text = format!(
             "[[listeners]]\naddress = \"127.0.0.1:0\"\n[services.web]\nsource = {{ endpoints = [\"{source}\"] }}\n"
         );
-        crate::config::parse(&text, "test.toml").unwrap()
+        config::parse(&text, "test.toml").unwrap()
     }
 
     fn offer(settings: &Settings, generation: Generation) -> Offer {
@@ -337,8 +358,8 @@ mod tests {
             name: name.as_str().into(),
             generation,
             active: InstanceName::Source,
-            source: Fingerprint::of(&service.source.endpoints),
-            shadow: None,
+            effective: Instances::of(service),
+            configured: Some(Instances::of(service)),
         });
         Offer { version: String::new(), sockets: 0, workers: 1, services: services.collect() }
     }
@@ -348,6 +369,28 @@ mod tests {
         let here = settings("http://127.0.0.1:1");
         assert_eq!(offer(&here, 1).check(&here), Ok(()));
         assert_eq!(offer(&here, 1).check(&settings("http://127.0.0.1:2")), Err(OtherEndpoints("web".into())));
+    }
+
+    #[test]
+    fn what_a_migration_has_moved_is_compared_by_what_the_settings_say_of_it() {
+        let (here, moved) = (settings("http://127.0.0.1:1"), settings("http://127.0.0.1:2"));
+        let mut offered = offer(&here, 1);
+        let effective = Instances::of(moved.services.get("web").unwrap());
+        offered.services.first_mut().unwrap().effective = effective;
+        let line = serde_json::to_value(&offered).unwrap();
+        let received = |line: &serde_json::Value| serde_json::from_value::<Offer>(line.clone()).unwrap();
+        assert_eq!(received(&line).check(&here), Ok(()));
+        assert_eq!(received(&line).check(&moved), Err(OtherEndpoints("web".into())));
+        let mut recorded = Vec::new();
+        received(&line).overlay(&mut recorded);
+        assert_eq!(recorded.first().unwrap().1.fingerprint, effective.source, "what serves is what serves");
+
+        // From a process that was built before there were migrations.
+        let mut old = serde_json::to_value(offer(&here, 1)).unwrap();
+        assert!(old["services"][0].as_object_mut().unwrap().remove("configured").is_some());
+        assert!(old["services"][0]["source"].is_array(), "where such a process has it: {old}");
+        assert_eq!(received(&old).check(&here), Ok(()));
+        assert_eq!(received(&old).check(&moved), Err(OtherEndpoints("web".into())));
     }
 
     #[test]

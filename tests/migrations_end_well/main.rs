@@ -1,0 +1,9 @@
+//! A migration ends on one instance, whatever happens in the middle: done, or as if it had never been.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test fails
+
+mod crash;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod ways_out;
