@@ -11,8 +11,8 @@ use crate::migrate::phase::{Came, Cause, Progress, Step};
 use crate::migrate::record::Record;
 use crate::store::{NewEntry, Phase, StoreError};
 
-/// Between two tries to write to a store that does not answer.
-const STORE_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// Between two tries of what has to be done and cannot be: a write to the store, a step of the way back.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// One migration under way. The record here is the store's, and nobody else writes it.
 pub(super) struct Drive {
@@ -55,8 +55,12 @@ impl Drive {
             }
             let (came, done) = self.carry_out(step).await;
             failpoint::reach(Failpoint::Step(step, Moment::Done));
+            let before = self.record.progress;
             self.note(step, came, done).await;
             failpoint::reach(Failpoint::Step(step, Moment::Noted));
+            if self.record.progress == before {
+                tokio::time::sleep(AGAIN).await;
+            }
         }
         let phase = self.record.progress.phase().as_str();
         let reason = self.record.reason.as_deref();
@@ -187,7 +191,7 @@ impl Drive {
                 Err(StoreError::Closed) => std::future::pending().await,
                 Err(error) => {
                     tracing::error!(%error, migration = self.id, "the journal cannot be written; trying again");
-                    tokio::time::sleep(STORE_AGAIN).await;
+                    tokio::time::sleep(AGAIN).await;
                 }
             }
         }

@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 
 use super::Control;
 use crate::config::Endpoint;
-use crate::instance::{InstanceId, Providers, Role, Spec};
+use crate::instance::{InstanceId, ProviderError, Providers, Role, Spec};
 use crate::migrate::hook::{Event, Hooks, Occasion};
 use crate::migrate::record::Record;
 use crate::migrate::switchover::HandOver;
@@ -73,11 +73,8 @@ impl Hands {
         Self { old: self.new, new: self.old, told: [new, old], ..self }
     }
 
-    /// A process that was killed in a pause may have left either side frozen.
-    pub async fn clear_up(&self) {
-        for spec in [&self.old, &self.new].into_iter().flatten() {
-            self.thaw(spec).await;
-        }
+    async fn clear_up(&self) {
+        thaw(&self.providers, [&self.old, &self.new].into_iter().flatten()).await;
     }
 
     async fn fence_old(&self) -> Result<(), String> {
@@ -110,11 +107,19 @@ impl Hands {
             }
         }
     }
+}
 
-    async fn thaw(&self, spec: &Spec) {
-        let Ok(provider) = self.providers.of(&spec.workload) else { return };
-        if let Err(error) = provider.unfence(&spec.id).await {
-            tracing::warn!(%error, "an instance could not be thawed");
+/// A process that was killed in a pause may have left either side frozen.
+pub(super) async fn clear_up(control: &Control, record: &Record) {
+    thaw(control.providers(), record.source.iter().chain([&record.spec])).await;
+}
+
+async fn thaw(providers: &Providers, specs: impl Iterator<Item = &Spec>) {
+    for spec in specs {
+        let Ok(provider) = providers.of(&spec.workload) else { continue };
+        match provider.unfence(&spec.id).await {
+            Ok(()) | Err(ProviderError::Absent(_)) => {}
+            Err(error) => tracing::warn!(%error, "an instance could not be thawed"),
         }
     }
 }

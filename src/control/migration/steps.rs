@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::handover::Hands;
+use super::handover::{Hands, clear_up};
 use super::{Control, Live, unix_millis};
 use crate::config::{Endpoint, InstanceName, Policy, Window};
 use crate::control::SwitchoverRequest;
@@ -151,7 +151,9 @@ impl Work<'_> {
         let provider = self.provider(record)?;
         let resized = again(|| provider.resize(&record.spec.id, record.wanted)).await?;
         record.granted = Some(resized);
-        Ok(())
+        // Whoever starts it again, or sizes its successor, goes by what it has now.
+        let spec = crate::instance::Spec { allocation: resized.to, ..record.spec.clone() };
+        self.fill(record, record.slot, &endpoints(record), Some(spec)).await
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as every other step")]
@@ -211,13 +213,12 @@ impl Work<'_> {
 
     async fn switch(&self, record: &mut Record) -> Result {
         let service = &record.spec.service;
-        let hands = Hands::of(self.control, record).map_err(Stop::failed)?;
+        clear_up(self.control, record).await;
         if self.active(service)? == record.slot {
             // The swap was made, and the process that made it is gone.
-            hands.clear_up().await;
             return Ok(());
         }
-        hands.clear_up().await;
+        let hands = Hands::of(self.control, record).map_err(Stop::failed)?;
         record.baseline = Some(self.control.baseline(service, record.slot.other()).await);
         let ended = loop {
             let asked = self.control.go_to(
@@ -287,11 +288,11 @@ impl Work<'_> {
 
     async fn switch_back(&self, record: &mut Record) -> Result {
         let service = &record.spec.service;
-        let hands = Hands::of(self.control, record).map_err(Stop::failed)?.reversed();
-        hands.clear_up().await;
+        clear_up(self.control, record).await;
         while self.active(service)? == record.slot {
+            let hands = Hands::of(self.control, record).map_err(Stop::failed)?.reversed();
             let to = record.slot.other();
-            let back = self.control.go_to(service, to, SwitchoverRequest::default(), Arc::new(hands.clone()));
+            let back = self.control.go_to(service, to, SwitchoverRequest::default(), Arc::new(hands));
             match back.await {
                 Ok(ended) if ended.outcome == Outcome::Completed => break,
                 Ok(ended) => {
