@@ -27,7 +27,7 @@ fn an_instance_lives_and_leaves_nothing_but_its_log() {
         assert_eq!(state(), State::Made);
         let at = home.run(&web);
         assert_eq!((state(), get(at, "/").header("x-instance")), (State::Running, Some("shadow")));
-        assert_eq!(home.wait(home.provider.list()).unwrap(), [web.id.clone()]);
+        assert_eq!(home.wait(home.provider.list()).unwrap(), std::slice::from_ref(&web.id));
         let (pid, groups) = (home.pid(&web.id), home.groups(&web.id));
 
         home.wait(home.provider.stop(&web.id, GRACE)).unwrap();
@@ -328,7 +328,7 @@ fn what_it_consumes_is_seen() {
             get(at, "/");
         }
         let after = home.wait(home.provider.usage(&web.id)).unwrap();
-        let burnt = after.cpu.unwrap() - before.cpu.unwrap();
+        let burnt = after.cpu.unwrap().saturating_sub(before.cpu.unwrap());
         // 0.4 s were asked for; the clock of /proc has ticks of 10 ms.
         assert!(burnt >= Duration::from_millis(300), "{burnt:?}");
         assert!(after.memory.unwrap() >= ByteSize::mib(32).bytes(), "{after:?}");

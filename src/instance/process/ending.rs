@@ -39,6 +39,12 @@ pub async fn end(folder: &Folder, grace: Duration) -> io::Result<()> {
     folder.forget_run()
 }
 
+/// Waits for one that has said why it will not be the application; it takes itself away.
+pub async fn await_end(folder: &Folder) -> io::Result<()> {
+    let run = folder.run()?;
+    until(PATIENCE, || Ok(!run.as_ref().is_some_and(|run| run.stamp.is_alive()))).await.map(drop)
+}
+
 /// Kills whatever is there by now, and says whether nothing was.
 fn kill(folder: &Folder) -> io::Result<bool> {
     // Read again: one that was being started may have written down who it is since.

@@ -195,7 +195,7 @@ mod tests {
         let at = tempfile::tempdir().unwrap();
         let folder = Folder::at(at.path());
         assert_eq!((folder.port().unwrap(), folder.run().unwrap()), (None, None));
-        let run = Run { stamp: Stamp::of(std::process::id() as i32).unwrap(), oom_kills: 3 };
+        let run = Run { stamp: Stamp::of(std::process::id().cast_signed()).unwrap(), oom_kills: 3 };
         folder.write_port(3000).unwrap();
         folder.write_run(&run).unwrap();
         assert_eq!((folder.port().unwrap(), folder.run().unwrap()), (Some(3000), Some(run)));

@@ -85,7 +85,7 @@ pub fn outcome(mut report: PipeReader) -> io::Result<String> {
 /// Waits for it on a thread of its own, as no runtime outlives every instance that was started in it. How it ended
 /// is written down before the kernel may forget it: whoever finds it gone then finds the code too.
 fn reap(mut child: Child, folder: Folder) {
-    let pid = child.id() as i32;
+    let pid = child.id().cast_signed();
     let wait = move || {
         let stamp = Stamp::of(pid);
         let code = await_end(pid);
@@ -172,7 +172,7 @@ fn prepare(folder: &Folder) -> Result<(Spec, Process, u16), LaunchError> {
     setsid().map_err(|error| failed("begin a session")(error.into()))?;
     let pid = std::process::id();
     groups.join(pid).map_err(failed("join its cgroups"))?;
-    let stamp = Stamp::of(pid as i32).map_err(failed("find out who it is"))?;
+    let stamp = Stamp::of(pid.cast_signed()).map_err(failed("find out who it is"))?;
     let run = Run { stamp, oom_kills: groups.oom_kills().unwrap_or(0) };
     folder.write_run(&run).map_err(failed("write down who it is"))?;
     Ok((spec, process, port))

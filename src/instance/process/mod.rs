@@ -144,7 +144,7 @@ impl ProcessProvider {
         Ok(port)
     }
 
-    async fn create_now(&self, spec: &Spec) -> Result<(), ProviderError> {
+    fn create_now(&self, spec: &Spec) -> Result<(), ProviderError> {
         process_of(spec)?;
         let id = &spec.id;
         if id.as_str() == LOGS {
@@ -184,14 +184,14 @@ impl ProcessProvider {
         self.ready_groups(&folder, spec).map_err(failed(id, "set the limits"))?;
         folder.write_spec(spec).map_err(failed(id, "write the folder"))?;
         let launcher = self.launcher.clone();
-        let launched =
-            blocking(move || launch::spawn(&launcher, &folder, lock).and_then(launch::outcome)).await;
+        let at = folder.clone();
+        let launched = blocking(move || launch::spawn(&launcher, &at, lock).and_then(launch::outcome)).await;
         let said = launched.map_err(failed(id, "start the process"))?;
         if said.is_empty() {
-            Ok(Running { endpoints: vec![endpoint(process.protocol, port)] })
-        } else {
-            Err(ProviderError::Refused { id: id.clone(), message: said })
+            return Ok(Running { endpoints: vec![endpoint(process.protocol, port)] });
         }
+        ending::await_end(&folder).await.map_err(failed(id, "see the end"))?;
+        Err(ProviderError::Refused { id: id.clone(), message: said })
     }
 
     async fn state_now(&self, id: &InstanceId) -> io::Result<State> {
@@ -203,7 +203,10 @@ impl ProcessProvider {
         let Some(run) = &members.run else { return Ok(State::Made) };
         let deadline = tokio::time::Instant::now() + NOTICED;
         // A child of this process that has ended: its code is about to be written down.
-        while run.stamp.look().is_some_and(|stat| stat.is_dead() && stat.parent == std::process::id() as i32)
+        while run
+            .stamp
+            .look()
+            .is_some_and(|stat| stat.is_dead() && stat.parent == std::process::id().cast_signed())
             && tokio::time::Instant::now() < deadline
         {
             tokio::time::sleep(LOOK).await;
@@ -288,7 +291,7 @@ impl Provider for ProcessProvider {
     fn create<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<(), ProviderError>> {
         Box::pin(async move {
             let _turn = self.turn(&spec.id).await;
-            self.create_now(spec).await
+            self.create_now(spec)
         })
     }
 

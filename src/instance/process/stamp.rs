@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn another_process_of_the_same_number_is_another() {
-        let own = Stamp::of(std::process::id() as i32).unwrap();
+        let own = Stamp::of(std::process::id().cast_signed()).unwrap();
         assert!(own.is_alive());
         let earlier = Stamp { start: own.start - 1, ..own.clone() };
         assert!(!earlier.is_alive() && earlier.session().is_empty());

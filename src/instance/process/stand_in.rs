@@ -57,7 +57,7 @@ pub fn unknown(text: &str) -> Vec<&str> {
 fn next(text: &str) -> Option<(&str, &str, &str)> {
     for (at, _) in text.match_indices('{') {
         let (before, rest) = (text.get(..at)?, text.get(at + 1..)?);
-        let Some((name, after)) = rest.split_once('}') else { return None };
+        let (name, after) = rest.split_once('}')?;
         if !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
             return Some((before, name, after));
         }

@@ -45,12 +45,11 @@ pub fn trees(mountinfo: &str, own: &str) -> Vec<Tree> {
     let mut trees: Vec<Tree> = Vec::new();
     for mount in mountinfo.lines().filter_map(Mount::parse) {
         let unified = mount.kind == "cgroup2";
-        let controllers: Vec<String> = match unified {
-            true => Vec::new(),
-            false => {
-                mount.options.split(',').filter(|name| WANTED.contains(name)).map(String::from).collect()
-            }
-        };
+        let mut controllers: Vec<String> = Vec::new();
+        if !unified {
+            let names = mount.options.split(',').filter(|name| WANTED.contains(name));
+            controllers.extend(names.map(String::from));
+        }
         let known = trees.iter().any(|tree| tree.unified == unified && tree.controllers == controllers);
         if known || !unified && controllers.is_empty() {
             continue;

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Groups;
@@ -95,10 +95,9 @@ impl MemoryFiles {
 
     /// An instance that swaps is neither measured nor judged rightly.
     fn keep_from_swap(&self) {
-        let _without_swap_there_is_no_such_file = match self.unified {
-            true => write_existing(&self.group.join("memory.swap.max"), "0"),
-            false => write_existing(&self.group.join("memory.swappiness"), "0"),
-        };
+        let file = self.at("memory.swappiness", "memory.swap.max");
+        // Without swap there is no such file, nor need for it.
+        let _ = if file.exists() { fs::write(file, "0") } else { Ok(()) };
     }
 
     fn write(&self, to: ByteSize) -> io::Result<()> {
@@ -175,10 +174,6 @@ impl MemoryFiles {
 fn above(asked: ByteSize, in_use: u64) -> ByteSize {
     let margin = (in_use / MARGIN_PART).max(LEAST_MARGIN.bytes());
     asked.max(ByteSize(in_use.saturating_add(margin).next_multiple_of(ByteSize::mib(1).bytes())))
-}
-
-fn write_existing(file: &Path, text: &str) -> io::Result<()> {
-    if file.exists() { fs::write(file, text) } else { Ok(()) }
 }
 
 #[cfg(test)]
