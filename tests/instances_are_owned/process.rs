@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use segue::config::ByteSize;
-use segue::instance::{Provider, ProviderError, Role, State, Workload};
+use segue::instance::{Finding, Gravity, Provider, ProviderError, Role, State, Workload};
 
 use crate::stage::{
     Home, SEGUE, address, allocation, answers, id, is_alive, origin, script, spec, with_argument,
@@ -412,6 +412,68 @@ fn a_kill_for_want_of_memory_is_told_from_other_ends() {
     until("its end to be seen", || {
         (home.wait(home.provider.state(&web.id)).unwrap() == killed).then_some(())
     });
+}
+
+#[test]
+fn a_shadow_reaches_what_is_allowed_and_nothing_else() {
+    let home = Home::new();
+    // An address of this machine that is not its loopback, and two services there.
+    let Some(machine) = outward() else {
+        eprintln!("SKIPPED: needs a network beside the loopback");
+        return;
+    };
+    let allowed = TcpListener::bind((machine, 0)).unwrap();
+    let refused = TcpListener::bind((machine, 0)).unwrap();
+    let everywhere = TcpListener::bind(("::", 0)).unwrap();
+    let loopback = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = |listener: &TcpListener| format!("{machine} {}", listener.local_addr().unwrap().port());
+    let mut web = script(
+        "web",
+        &format!(
+            "try() {{ if timeout 2 bash -c \"exec 3<>/dev/tcp/$1/$2\" 2>/dev/null; then echo $3 reached; else echo $3 refused; fi; }}\n\
+             try {} allowed; try {} other; try {} everywhere; try 127.0.0.1 {} loopback",
+            to(&allowed),
+            to(&refused),
+            to(&everywhere),
+            loopback.local_addr().unwrap().port(),
+        ),
+    );
+    let Workload::Process(process) = &mut web.workload else { unreachable!() };
+    process.egress = Some(vec![allowed.local_addr().unwrap().to_string()]);
+    let egress =
+        home.wait(home.provider.preflight(&web)).into_iter().find(|finding| finding.subject == "egress");
+    if let Some(Finding { gravity: Gravity::Fault, message, .. }) = egress {
+        eprintln!("SKIPPED: {message}");
+        return;
+    }
+
+    let at = home.run(&web);
+    assert!(!at.ip().is_loopback(), "{at}");
+    let told = home.wait(home.provider.tail(&web.id));
+    for line in ["allowed reached", "other refused", "everywhere refused", "loopback refused"] {
+        assert!(told.contains(line), "{line} is missing in {told}");
+    }
+    home.wait(home.provider.stop(&web.id, GRACE)).unwrap();
+    assert_eq!(home.run(&web), at);
+    let network: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(home.folder.join("web/network")).unwrap()).unwrap();
+    home.wait(home.provider.destroy(&web.id)).unwrap();
+    let left = Command::new("sh")
+        .args(["-c", "ip netns; ip link; iptables -S; iptables -t nat -S"])
+        .output()
+        .unwrap();
+    let left = String::from_utf8_lossy(&left.stdout);
+    for name in ["namespace", "interface", "chain"] {
+        let name = network[name].as_str().unwrap();
+        assert!(!left.contains(name), "{name} is left: {left}");
+    }
+}
+
+/// The address that this machine would be seen with; nothing is sent.
+fn outward() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! instances/
 //!   web-2/spec.json   as it was asked for last; there once everything else is made
 //!         groups      the directories of its cgroups, written before they are made
+//!         network     of its own, if what it may reach is restricted; written before it is made
 //!         port        that it listens on
 //!         lock        held by its processes and inherited by their children
 //!         pid         which process it is, written by that process before it becomes the application
@@ -23,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::group::Groups;
+use super::network::Network;
 use super::stamp::Stamp;
 use crate::instance::{InstanceId, Spec};
 
@@ -93,6 +95,19 @@ impl Folder {
 
     pub fn write_groups(&self, groups: &Groups) -> io::Result<()> {
         self.write("groups", groups)
+    }
+
+    /// `None`: it shares the machine's.
+    pub fn network(&self) -> io::Result<Option<Network>> {
+        self.read("network")
+    }
+
+    pub fn write_network(&self, network: &Network) -> io::Result<()> {
+        self.write("network", network)
+    }
+
+    pub fn forget_network(&self) -> io::Result<()> {
+        remove(&self.0.join("network"))
     }
 
     pub fn port(&self) -> io::Result<Option<u16>> {

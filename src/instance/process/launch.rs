@@ -5,7 +5,7 @@
 //!  takes the lock
 //!  starts the launcher ───────────────────► leads a session of its own
 //!    0: the lock  1: a pipe  2: the log     keeps the lock open for whatever it becomes
-//!  lets go of its copies                    joins the cgroups
+//!  lets go of its copies                    joins the cgroups and the network
 //!  reads the pipe ◄── what went wrong ───── writes down who it is
 //!                 ◄── closed by exec ────── becomes the application
 //! ```
@@ -170,6 +170,9 @@ fn prepare(folder: &Folder) -> Result<(Spec, Process, u16), LaunchError> {
     let port = folder.port().map_err(failed("read its port"))?.ok_or_else(nothing)?;
     let groups = folder.groups().map_err(failed("read its cgroups"))?.unwrap_or_default();
     setsid().map_err(|error| failed("begin a session")(error.into()))?;
+    if let Some(network) = folder.network().map_err(failed("read its network"))? {
+        network.enter().map_err(failed("enter its network"))?;
+    }
     let pid = std::process::id();
     groups.join(pid).map_err(failed("join its cgroups"))?;
     let stamp = Stamp::of(pid.cast_signed()).map_err(failed("find out who it is"))?;

@@ -7,12 +7,14 @@
 //!
 //! An application that puts itself into the background ends, as far as can be seen: run it in the foreground.
 
+mod calls;
 mod ending;
 mod folder;
 mod group;
 pub mod launch;
 mod logs;
 mod members;
+mod network;
 mod port;
 mod preflight;
 mod stamp;
@@ -28,14 +30,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use self::folder::{Folder, LOGS};
-use self::group::{Granted, Groups, Site};
-use self::members::Members;
+use self::calls::failed;
+use self::group::Site;
 use super::{
-    Allocation, Finding, InstanceId, Process, Provider, ProviderError, Resized, Running, ServiceProtocol,
-    Spec, State, Usage, Workload,
+    Allocation, Finding, Gravity, InstanceId, Provider, ProviderError, Resized, Running, Spec, State, Usage,
 };
-use crate::config::{Endpoint, Scheme, Target};
 
 /// Runs instances as processes of this machine.
 pub struct ProcessProvider {
@@ -66,10 +65,6 @@ impl Default for Options {
     }
 }
 
-/// How long a child that has ended may stay unnoticed by the thread that waits for it.
-const NOTICED: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(5);
-
 // === impl ProcessProvider ===
 
 impl ProcessProvider {
@@ -92,10 +87,6 @@ impl ProcessProvider {
         })
     }
 
-    fn of(&self, id: &InstanceId) -> Folder {
-        Folder::of(&self.folder, id)
-    }
-
     async fn turn(&self, id: &InstanceId) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,195 +94,21 @@ impl ProcessProvider {
         };
         turn.lock_owned().await
     }
-
-    /// The folder of an instance that was made.
-    fn made(&self, id: &InstanceId) -> Result<(Folder, Spec), ProviderError> {
-        let folder = self.of(id);
-        let spec = folder.spec().map_err(failed(id, "read the folder"))?;
-        spec.map(|spec| (folder, spec)).ok_or_else(|| ProviderError::Absent(id.clone()))
-    }
-
-    fn is_running(folder: &Folder) -> io::Result<bool> {
-        Ok(folder.run()?.is_some_and(|run| run.stamp.is_alive()))
-    }
-
-    /// Groups with the limits of `spec`, of an instance in which nothing runs.
-    fn ready_groups(&self, folder: &Folder, spec: &Spec) -> io::Result<()> {
-        let planned = Groups::planned(&self.site, &self.group.join(format!("{}.{}", spec.id, self.mark)));
-        if let Some(earlier) = folder.groups()?.filter(|earlier| *earlier != planned) {
-            // Of before a reboot into another layout, or of a Segue that might write elsewhere.
-            earlier.remove()?;
-        }
-        folder.write_groups(&planned)?;
-        let (groups, refused) = planned.make();
-        for (place, error) in &refused {
-            tracing::warn!(instance = %spec.id, place = %place.display(), %error, "no cgroup can be made; limits are advice");
-        }
-        if !refused.is_empty() {
-            folder.write_groups(&groups)?;
-        }
-        // Frozen ones would freeze the launcher.
-        groups.freeze(false)?;
-        groups.set(&spec.allocation).map(drop)
-    }
-
-    fn ready_port(folder: &Folder) -> io::Result<u16> {
-        if let Some(port) = folder.port()?.filter(|port| port::is_free(*port)) {
-            return Ok(port);
-        }
-        let port = port::pick()?;
-        folder.write_port(port)?;
-        Ok(port)
-    }
-
-    fn create_now(&self, spec: &Spec) -> Result<(), ProviderError> {
-        process_of(spec)?;
-        let id = &spec.id;
-        if id.as_str() == LOGS {
-            let message = format!("`{LOGS}` is where the logs of instances are kept; choose another name");
-            return Err(ProviderError::Refused { id: id.clone(), message });
-        }
-        let folder = self.of(id);
-        fs::create_dir_all(folder.data()).map_err(failed(id, "make the data directory"))?;
-        if Members::of(&folder)
-            .and_then(|members| members.are_gone())
-            .map_err(failed(id, "look for processes"))?
-        {
-            Self::ready_port(&folder).map_err(failed(id, "pick the port"))?;
-            self.ready_groups(&folder, spec).map_err(failed(id, "make the cgroups"))?;
-            folder.write_spec(spec).map_err(failed(id, "write the folder"))?;
-        }
-        Ok(())
-    }
-
-    async fn start_now(&self, spec: &Spec) -> Result<Running, ProviderError> {
-        let process = process_of(spec)?;
-        let id = &spec.id;
-        let (folder, _) = self.made(id)?;
-        if Self::is_running(&folder).map_err(failed(id, "read the folder"))? {
-            let port = folder.port().map_err(failed(id, "read the port"))?.unwrap_or_default();
-            return Ok(Running { endpoints: vec![endpoint(process.protocol, port)] });
-        }
-        // Children that outlived an earlier start, or one that a Segue which is gone had just begun.
-        ending::end(&folder, Duration::ZERO).await.map_err(failed(id, "end what is left"))?;
-        let lock = folder.try_lock().map_err(failed(id, "take the lock"))?;
-        let Some(lock) = lock else {
-            let message =
-                format!("somebody holds {}; it is being started elsewhere", folder.lock().display());
-            return Err(ProviderError::Refused { id: id.clone(), message });
-        };
-        let port = Self::ready_port(&folder).map_err(failed(id, "pick the port"))?;
-        self.ready_groups(&folder, spec).map_err(failed(id, "set the limits"))?;
-        folder.write_spec(spec).map_err(failed(id, "write the folder"))?;
-        let launcher = self.launcher.clone();
-        let at = folder.clone();
-        let launched = blocking(move || launch::spawn(&launcher, &at, lock).and_then(launch::outcome)).await;
-        let said = launched.map_err(failed(id, "start the process"))?;
-        if said.is_empty() {
-            return Ok(Running { endpoints: vec![endpoint(process.protocol, port)] });
-        }
-        ending::await_end(&folder).await.map_err(failed(id, "see the end"))?;
-        Err(ProviderError::Refused { id: id.clone(), message: said })
-    }
-
-    async fn state_now(&self, id: &InstanceId) -> io::Result<State> {
-        let folder = self.of(id);
-        if folder.spec()?.is_none() {
-            return Ok(State::Absent);
-        }
-        let members = Members::of(&folder)?;
-        let Some(run) = &members.run else { return Ok(State::Made) };
-        let deadline = tokio::time::Instant::now() + NOTICED;
-        // A child of this process that has ended: its code is about to be written down.
-        while run
-            .stamp
-            .look()
-            .is_some_and(|stat| stat.is_dead() && stat.parent == std::process::id().cast_signed())
-            && tokio::time::Instant::now() < deadline
-        {
-            tokio::time::sleep(LOOK).await;
-        }
-        if run.stamp.is_alive() {
-            return Ok(if members.are_fenced() { State::Fenced } else { State::Running });
-        }
-        let ended = folder.ended()?.filter(|ended| ended.stamp == run.stamp);
-        let out_of_memory = members.groups.oom_kills().is_some_and(|kills| kills > run.oom_kills);
-        Ok(State::Ended { code: ended.map(|ended| ended.code), out_of_memory })
-    }
-
-    async fn resize_now(&self, id: &InstanceId, to: Allocation) -> Result<Resized, ProviderError> {
-        let (folder, mut spec) = self.made(id)?;
-        let members = Members::of(&folder).map_err(failed(id, "read the folder"))?;
-        let running = Self::is_running(&folder).map_err(failed(id, "read the folder"))?;
-        let granted = if running { members.groups.resize(&to).await } else { members.groups.set(&to) };
-        let Granted { cpu_enforced, memory } = granted.map_err(failed(id, "change the limits"))?;
-        let to = Allocation { memory: memory.unwrap_or(to.memory), ..to };
-        spec.allocation = to;
-        folder.write_spec(&spec).map_err(failed(id, "write the folder"))?;
-        Ok(Resized { to, cpu_enforced, memory_enforced: memory.is_some(), storage_enforced: false })
-    }
-
-    async fn usage_now(&self, id: &InstanceId) -> Result<Usage, ProviderError> {
-        let (folder, _) = self.made(id)?;
-        let looked = blocking(move || {
-            let members = Members::of(&folder)?;
-            let mut usage = members.groups.usage();
-            if usage.cpu.is_none() || usage.memory.is_none() {
-                let seen = members.consume();
-                usage.cpu = usage.cpu.or(Some(seen.cpu));
-                usage.memory = usage.memory.or(Some(seen.memory));
-            }
-            usage.storage = Some(storage::used(&folder.data()));
-            Ok(usage)
-        });
-        looked.await.map_err(failed(id, "read the usage"))
-    }
-
-    async fn destroy_now(&self, id: &InstanceId) -> Result<(), ProviderError> {
-        let folder = self.of(id);
-        if !folder.path().exists() {
-            return Ok(());
-        }
-        ending::end(&folder, Duration::ZERO).await.map_err(failed(id, "end the processes"))?;
-        let groups = folder.groups().map_err(failed(id, "read the folder"))?.unwrap_or_default();
-        ending::remove(&groups).await.map_err(failed(id, "remove the cgroups"))?;
-        let (instances, gone) = (self.folder.clone(), id.clone());
-        let removed = blocking(move || {
-            logs::keep(&instances, &gone)?;
-            folder.remove()
-        });
-        removed.await.map_err(failed(id, "remove the folder"))
-    }
-
-    fn listed(&self) -> io::Result<Vec<InstanceId>> {
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let name = entry?.file_name();
-            let id = name.to_str().and_then(|name| InstanceId::new(name).ok());
-            ids.extend(id.filter(|id| id.as_str() != LOGS));
-        }
-        ids.sort_unstable();
-        Ok(ids)
-    }
 }
 
 impl Provider for ProcessProvider {
     fn preflight<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async move {
-            match process_of(spec) {
-                Ok(process) => {
-                    let data = self.of(&spec.id).data();
-                    preflight::findings(process, &spec.allocation, spec.role, &data, &self.site)
-                }
-                Err(error) => vec![Finding::new(super::Gravity::Fault, "provider", error.to_string())],
-            }
+            self.preflight_now(spec).await.unwrap_or_else(|error| {
+                vec![Finding::new(Gravity::Fault, "provider", format!("cannot look: {error}"))]
+            })
         })
     }
 
     fn create<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<(), ProviderError>> {
         Box::pin(async move {
             let _turn = self.turn(&spec.id).await;
-            self.create_now(spec)
+            self.create_now(spec).await
         })
     }
 
@@ -365,33 +182,4 @@ impl Provider for ProcessProvider {
     fn tail<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, String> {
         Box::pin(async move { logs::tail(&self.folder, id) })
     }
-}
-
-fn process_of(spec: &Spec) -> Result<&Process, ProviderError> {
-    match &spec.workload {
-        Workload::Process(process) => Ok(process),
-        other => Err(ProviderError::WrongProvider {
-            id: spec.id.clone(),
-            wanted: other.provider(),
-            asked: "process",
-        }),
-    }
-}
-
-fn endpoint(protocol: ServiceProtocol, port: u16) -> Endpoint {
-    let scheme = match protocol {
-        ServiceProtocol::Http => Scheme::Http,
-        ServiceProtocol::H2c => Scheme::H2c,
-    };
-    Endpoint { scheme, target: Target::Host { name: "127.0.0.1".into(), port } }
-}
-
-fn failed(id: &InstanceId, what: &'static str) -> impl FnOnce(io::Error) -> ProviderError {
-    let id = id.clone();
-    move |error| ProviderError::Io { id, what, error }
-}
-
-/// Work that may wait for a disk or for another process.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access, statvfs};
 
 use super::group::Site;
-use super::stand_in;
+use super::{network, stand_in};
 use crate::config::ByteSize;
 use crate::instance::{Allocation, Finding, Gravity, Process, Role};
 
@@ -218,17 +218,27 @@ fn available_memory() -> Option<ByteSize> {
 }
 
 fn egress(process: &Process, role: Role) -> Finding {
-    match (&process.egress, role) {
-        (Some(_), _) => fault(
+    let Some(list) = &process.egress else {
+        return match role {
+            Role::Shadow => warning(
+                "egress",
+                "the shadow can reach whatever this machine can; set `egress`, or give it credentials that can do \
+                 no harm",
+            ),
+            Role::Active => fine("egress", "egress is not restricted"),
+        };
+    };
+    if let Some(obstacle) = network::obstacle() {
+        return fault("egress", format!("egress cannot be restricted: {obstacle}, or drop `egress`"));
+    }
+    match network::allowed(list) {
+        Err(error) => fault("egress", error.to_string()),
+        Ok(allowed) if !allowed.is_empty() && !network::forwards() => warning(
             "egress",
-            "egress cannot be restricted for a process; drop `egress` and restrict it from outside, or use the \
-             docker provider",
+            "this machine forwards no packets, so the shadow reaches only what is allowed of the machine itself; \
+             `sysctl -w net.ipv4.ip_forward=1` lets it reach the rest",
         ),
-        (None, Role::Shadow) => warning(
-            "egress",
-            "the shadow can reach whatever this machine can; give it credentials that cannot do harm",
-        ),
-        (None, Role::Active) => fine("egress", "egress is not restricted"),
+        Ok(allowed) => fine("egress", format!("it reaches Segue and {} allowed addresses", allowed.len())),
     }
 }
 
@@ -316,8 +326,9 @@ mod tests {
         one_fault(&lost, &LITTLE, "directory", "/no/such/place");
         let odd = Process { environment: [("A=B".into(), "c".into())].into(), ..process(&["sh"]) };
         one_fault(&odd, &LITTLE, "environment", "A=B");
-        let closed = Process { egress: Some(Vec::new()), ..process(&["sh"]) };
-        one_fault(&closed, &LITTLE, "egress", "cannot be restricted");
+        let looped = Process { egress: Some(vec!["127.0.0.1".into()]), ..process(&["sh"]) };
+        let words = if network::obstacle().is_some() { "cannot be restricted" } else { "HOST:PORT" };
+        one_fault(&looped, &LITTLE, "egress", words);
     }
 
     #[test]
