@@ -263,7 +263,9 @@ mod tests {
         let asked = std::thread::spawn(move || {
             let mut stream = listener.accept().unwrap().0;
             let mut asked = Vec::new();
-            while !asked.ends_with(b"\r\n\r\n") && !asked.ends_with(b"}") {
+            // What is left unread would reset the connection.
+            let has_body = |asked: &[u8]| String::from_utf8_lossy(asked).starts_with("POST ");
+            while !asked.ends_with(if has_body(&asked) { b"\r\n\r\n{}" } else { b"\r\n\r\n" as &[u8] }) {
                 let mut byte = [0];
                 stream.read_exact(&mut byte).unwrap();
                 asked.extend(byte);

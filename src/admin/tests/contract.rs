@@ -7,7 +7,7 @@ use crate::admin::routes::ROUTES;
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
-fn described() -> Value {
+pub(super) fn described() -> Value {
     serde_json::from_str(include_str!("../openapi.json")).unwrap()
 }
 
@@ -22,12 +22,12 @@ fn every_call_is_described_and_every_description_is_a_call() {
         for (path, description) in &paths {
             for method in METHODS {
                 // Nothing that exists is touched.
-                let asked = path.replace("{service}", "nope");
+                let asked = path.replace("{service}", "nope").replace("{id}", "0");
                 let is_routed = stand.call(method, &asked, "{}").await.status != 405;
                 let is_described = !description[method.to_lowercase()].is_null();
                 assert_eq!(is_routed, is_described, "{method} {path}");
             }
-            assert_eq!(path.contains("{service}"), !description["parameters"].is_null(), "{path}");
+            assert_eq!(path.contains('{'), !description["parameters"].is_null(), "{path}");
         }
         assert_eq!(stand.get("/openapi.json").await, described());
     });
@@ -55,18 +55,26 @@ fn answers_have_the_described_shapes() {
             ("PATCH", "/v1/services/web/tee", r#"{"percent":1.0}"#, "Tee"),
             ("PATCH", "/v1/services/web/tee", r#"{"percent":"x"}"#, "Problem"),
             ("PATCH", "/v1/tee", r#"{"stopped":true}"#, "SwitchState"),
+            ("GET", "/v1/migrations", "", "Migrations"),
+            ("GET", "/v1/migrations/1", "", "Problem"),
+            ("POST", "/v1/migrations", r#"{"service":"web","dry_run":true}"#, "DryRun"),
+            ("POST", "/v1/migrations", r#"{"service":"web","too":{}}"#, "Problem"),
+            ("POST", "/v1/migrations/1/cancel", "", "Problem"),
             ("POST", "/v1/services/web/rollback", "", "Problem"),
             ("POST", "/v1/services/web/switchover", "", "Ended"),
             ("GET", "/nothing", "", "Problem"),
             ("DELETE", "/metrics", "", "Problem"),
         ] {
             let reply = stand.call(method, path, body).await;
-            let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
-            let answer = reply.json();
-            let faults = faults(&document, &schema, &answer, "$");
-            assert_eq!(faults, [""; 0], "{method} {path}: {answer}");
+            assert_shape(&document, schema, &reply.json(), &format!("{method} {path}"));
         }
     });
+}
+
+#[track_caller]
+pub(super) fn assert_shape(document: &Value, schema: &str, value: &Value, what: &str) {
+    let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
+    assert_eq!(faults(document, &schema, value, "$"), [""; 0], "{what}: {value}");
 }
 
 #[test]
@@ -90,7 +98,7 @@ fn the_check_of_shapes_finds_what_is_wrong() {
     }
 }
 
-/// What the description uses of JSON Schema: references, types, required and further properties, items,
+/// What the description uses of JSON Schema in answers: references, types, required and further properties, items,
 /// enumerations.
 fn faults(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     if let Some(reference) = schema["$ref"].as_str() {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod contract;
+mod migrations;
 mod scrape;
 mod who;
 
@@ -40,7 +41,7 @@ pub struct Stand {
     pub control: Arc<Control>,
     pub api: Running,
     pub proxy: SocketAddr,
-    _source: origin::Running,
+    pub source: origin::Running,
     pub shadow: Option<origin::Running>,
 }
 
@@ -61,7 +62,7 @@ impl Stand {
         let socket = crate::net::bind(&Address::Tcp(loopback())).unwrap();
         let api = super::serve(Arc::clone(&control), socket, None).unwrap();
         let proxy = control.sockets().addresses()[0];
-        Self { control, api, proxy, _source: source, shadow: Some(shadow) }
+        Self { control, api, proxy, source, shadow: Some(shadow) }
     }
 
     /// A call of the API.
