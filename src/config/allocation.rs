@@ -80,6 +80,8 @@ impl TryFrom<Written> for Millicores {
             Written::Cores(cores) => {
                 Self::from_cores(cores).ok_or_else(|| AllocationError::Cpu(cores.to_string()))
             }
+            // What an instance is stored with that nobody grants anything.
+            Written::Text(text) if text == Self(0).to_string() => Ok(Self(0)),
             Written::Text(text) => text.parse(),
         }
     }
@@ -120,5 +122,8 @@ mod tests {
             Allocation { cpu: Millicores(1250), memory: ByteSize::mib(300), storage: ByteSize(1_000_001) };
         let text = serde_json::to_string(&granted).unwrap();
         assert_eq!(serde_json::from_str::<Allocation>(&text).unwrap(), granted, "{text}");
+        let nothing = Allocation { cpu: Millicores(0), memory: ByteSize(0), storage: ByteSize(0) };
+        let text = serde_json::to_string(&nothing).unwrap();
+        assert_eq!(serde_json::from_str::<Allocation>(&text).unwrap(), nothing, "{text}");
     }
 }

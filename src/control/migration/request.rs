@@ -203,7 +203,12 @@ fn destination(mut to: Value) -> Result<(Workload, Wanted), MigrationError> {
         None => Wanted::Size,
         Some(Value::String(word)) if word == "size" => Wanted::Size,
         Some(of) => {
-            Wanted::This(serde_json::from_value(of).map_err(|error| bad(&format!("`allocation`: {error}")))?)
+            let wanted: Allocation =
+                serde_json::from_value(of).map_err(|error| bad(&format!("`allocation`: {error}")))?;
+            if wanted.cpu == UNKNOWN.cpu {
+                return Err(bad(&"`allocation`: `cpu` is nothing; write cores such as 0.5"));
+            }
+            Wanted::This(wanted)
         }
     };
     let workload = serde_json::from_value(to).map_err(|error| bad(&error))?;
