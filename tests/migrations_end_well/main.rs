@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test fails
 
+mod cli;
 mod crash;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
+mod upgrade;
 mod ways_out;
