@@ -56,7 +56,7 @@ impl Gathering {
         let cpu = match (self.first.cpu, self.last.cpu) {
             // A counter that has fallen belongs to another process.
             (Some(first), Some(last)) if last >= first && seconds > 0.0 => {
-                Some(((last - first).as_secs_f64() / seconds * 1000.0).round() as u32)
+                Some((last.saturating_sub(first).as_secs_f64() / seconds * 1000.0).round() as u32)
             }
             _ => None,
         };

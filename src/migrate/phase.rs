@@ -218,7 +218,6 @@ impl Progress {
     #[must_use]
     pub fn next(self, came: Came) -> Self {
         match (self, came) {
-            (Self::Ended(_), _) => self,
             (Self::Requested, Came::Done) => Self::Onward(Step::Create),
             (Self::Requested | Self::Onward(Step::Check), Came::Undone(cause)) => Self::Ended(Some(cause)),
             (Self::Onward(step), Came::Done) => step.after(&ONWARD).map_or(Self::Ended(None), Self::Onward),
@@ -229,7 +228,8 @@ impl Progress {
             }
             (Self::Back(_, Step::SwitchBack), Came::NoWayBack) => Self::Onward(Step::Watch),
             // Nothing else comes of any step; staying is what can be done again.
-            (Self::Requested | Self::Onward(_), Came::Aborted | Came::NoWayBack)
+            (Self::Ended(_), _)
+            | (Self::Requested | Self::Onward(_), Came::Aborted | Came::NoWayBack)
             | (Self::Back(..), Came::Undone(_) | Came::Aborted | Came::NoWayBack) => self,
         }
     }

@@ -41,10 +41,11 @@ pub struct Record {
     pub switchover: Option<Value>,
     /// What it waits for, or why it is being undone.
     pub reason: Option<String>,
-    /// Unix time in milliseconds: by then it is switched, or undone.
-    pub deadline: u64,
-    /// When the step began, in Unix time in milliseconds.
+    /// When the step began, in Unix time in milliseconds: for people, as clocks are set.
     pub since: u64,
+    /// How long it has been under way, and its step, while a Segue was there to drive it.
+    pub spent: Duration,
+    pub spent_in_step: Duration,
 }
 
 /// Fixed when it begins; hooks, windows and checks are as the settings say at the time.
@@ -55,6 +56,7 @@ pub struct Options {
     pub watch: Duration,
     /// How long the source is left in peace after that.
     pub grace: Duration,
+    /// From the start to the switch; beyond it the migration is undone.
     pub deadline: Duration,
     /// Pairs without which nothing is judged.
     pub min_pairs: u64,

@@ -104,6 +104,8 @@ fn crash_at(point: Failpoint) -> Row {
         (load.live().done() - load.live().failed() > before).then_some(())
     });
     let report = stage.finish(load);
+    let writers = stage.writers();
+    assert_eq!(writers, if turns_back { &["active", "shadow", "active"][..] } else { &["active", "shadow"] });
     Row { ended: phase.to_owned(), writes: report.writes, failed: report.failed }
 }
 

@@ -26,6 +26,16 @@ impl Stage {
 
     /// `environment` is Segue's, `service` stands in `[services.web]`, `source` are arguments of the source.
     pub fn with(environment: &[(&str, &str)], service: &str, source: &[&str]) -> Self {
+        Self::in_folder(environment, service, source, None)
+    }
+
+    /// The same with the state of Segue in a folder of the caller's.
+    pub fn in_folder(
+        environment: &[(&str, &str)],
+        service: &str,
+        source: &[&str],
+        state: Option<&Path>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ledger = folder.path().join("ledger");
         let command = json!(origin(&ledger, source));
@@ -34,7 +44,7 @@ impl Stage {
              source = {{ provider = \"process\", command = {command}, allocation = {ALLOCATION} }}\n\
              tee = {{ percent = 100.0, allow_above_5_percent = true }}\n{service}\n"
         );
-        let segue = Segue::from_text_in(&text, environment);
+        let segue = Segue::from_text_in(&text, environment, state);
         Self { segue, ledger, _folder: folder }
     }
 
@@ -118,6 +128,15 @@ impl Stage {
         let found = audit(&report, &self.counts());
         assert!(found.is_exact(), "{found:?}");
         report
+    }
+
+    /// The instances that took writes, one after the other; each once, if never two took them at a time.
+    pub fn writers(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.ledger).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        let mut writers: Vec<String> = lines.map(|(_, instance)| instance.to_owned()).collect();
+        writers.dedup();
+        writers
     }
 
     fn counts(&self) -> BTreeMap<String, u64> {

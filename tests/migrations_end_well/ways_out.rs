@@ -27,6 +27,7 @@ fn a_migration_moves_a_service_under_load_and_fails_no_request() {
     assert_ne!(stage.processes(), source, "the source was ended");
     let report = stage.finish(load);
     assert_eq!(report.failed, 0, "{:?}", report.failures);
+    assert_eq!(stage.writers(), ["active", "shadow"]);
 }
 
 #[test]
@@ -245,4 +246,97 @@ fn a_source_that_dies_in_the_middle_is_started_again() {
     stage.until_phase(id, "cancelled");
     stage.assert_one_instance_is_left("source");
     stage.finish(load);
+}
+
+#[test]
+fn hooks_are_told_within_the_pause_and_one_that_refuses_stops_the_switch() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = folder.path().join("told");
+    let hook = |last: &str| {
+        json!(["/bin/sh", "-c", format!("echo $SEGUE_EVENT $SEGUE_ROLE >> {}; {last}", told.display())])
+    };
+    let settings = |promote: &str| {
+        format!(
+            "[services.web.migration]\non_promote = {{ command = {} }}\non_demote = {{ command = {} }}",
+            hook(promote),
+            hook("true")
+        )
+    };
+    for (promote, phase, active) in [("true", "done", "shadow"), ("exit 7", "failed", "source")] {
+        let _ = std::fs::remove_file(&told);
+        let stage = Stage::with(&[], &settings(promote), &[]);
+        let load = stage.load(300.0);
+        let id = stage.start(&stage.request(&[]));
+        let view = stage.until_phase(id, phase);
+        let lines = std::fs::read_to_string(&told).unwrap();
+        assert!(lines.starts_with("demote shadow\npromote active\n"), "{lines}");
+        if phase == "failed" {
+            assert!(view["reason"].as_str().unwrap().contains('7'), "{view:#}");
+            assert!(lines.ends_with("demote shadow\npromote active\n"), "taken back: {lines}");
+        }
+        stage.assert_one_instance_is_left(active);
+        assert_eq!(stage.finish(load).failed, 0);
+    }
+}
+
+#[test]
+fn a_full_disk_holds_a_migration_up_and_loses_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED for want of: root");
+    }
+    let disk = Disk::new();
+    let stage = Stage::in_folder(&[], "", &[], Some(disk.0.path()));
+    let load = stage.load(300.0);
+    let mut request = stage.request(&[]);
+    request["policy"] = json!("manual");
+    let id = stage.start(&request);
+    stage.until_phase(id, "ready");
+    disk.fill();
+    let (status, _) = stage.segue.call("POST", "/v1/migrations", &request.to_string());
+    assert_eq!(status, 409, "what is known is still known");
+    let segue = &stage.segue;
+    std::thread::scope(|scope| {
+        // It is heard once it can be written down.
+        let approved = scope.spawn(|| segue.call("POST", &format!("/v1/migrations/{id}/approve"), ""));
+        until("the journal to be held up", || {
+            segue.log().contains("journal cannot be written").then_some(())
+        });
+        assert_eq!(segue.service()["active"], "source");
+        disk.free();
+        assert_eq!(approved.join().unwrap().0, 200);
+    });
+    stage.until_phase(id, "done");
+    stage.assert_one_instance_is_left("shadow");
+    assert_eq!(stage.finish(load).failed, 0);
+}
+
+/// A disk of its own, too small for anything but a store.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=256m", "segue-test"])
+            .arg(folder.path())
+            .status()
+            .unwrap();
+        assert!(mounted.success());
+        Self(folder)
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
+        while std::io::Write::write(&mut file, &[1; 1 << 16]).is_ok_and(|written| written > 0) {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
 }

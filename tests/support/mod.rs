@@ -64,12 +64,15 @@ impl Segue {
 
     /// A configuration without `[admin]`, `[state]` and the first listener, which are added.
     pub fn from_text(text: &str) -> Self {
-        Self::from_text_in(text, &[])
+        Self::from_text_in(text, &[], None)
     }
 
-    /// The same with further environment variables.
-    pub fn from_text_in(text: &str, environment: &[(&str, &str)]) -> Self {
+    /// The same with further environment variables, and its state in a folder of the caller's.
+    pub fn from_text_in(text: &str, environment: &[(&str, &str)], state: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        if let Some(state) = state {
+            std::os::unix::fs::symlink(state, folder.path().join("state")).unwrap();
+        }
         let (port, admin) = (free_port(), free_port());
         let text = format!(
             "{text}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n[state]\nstore = \"{}\"\n\

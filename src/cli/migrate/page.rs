@@ -83,7 +83,9 @@ fn head(view: &Value, now: u64) -> String {
     if view["approved"] == true {
         head += ", approved";
     }
-    let left = view["deadline"].as_u64().unwrap_or_default().saturating_sub(now);
+    let millis = |key: &str| view[key].as_u64().unwrap_or_default();
+    // What is shown is what the journal last had.
+    let left = millis("deadline_ms").saturating_sub(millis("spent_ms"));
     if view["may"]["cancel"] == true {
         let _ = write!(head, "; to be switched within {}", coarse(Duration::from_millis(left)));
     }
@@ -204,7 +206,7 @@ mod tests {
             "id": 7, "service": "web", "phase": "validating", "step": "judge", "over": false,
             "reason": "waits for its gates: comparison needs 120 more compared pairs", "instance": "s-web-1a2b",
             "provider": "process", "slot": "shadow", "endpoints": ["http://127.0.0.1:3001"], "policy": "manual",
-            "approved": true, "since": 20_000, "deadline": 3_620_000, "created_at": 1,
+            "approved": true, "since": 20_000, "spent_ms": 20_000, "deadline_ms": 3_620_000, "created_at": 1,
             "allocation": {
                 "started_with": { "cpu": "500m", "memory": "256MiB", "storage": "1GiB" },
                 "serves_with": { "cpu": "1000m", "memory": "512MiB", "storage": "1GiB" },

@@ -1,5 +1,6 @@
 //! `segue migrate start`: what is asked for on the command line becomes a request.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +23,7 @@ pub struct StartArgs {
     /// What runs the new instance, and how, as JSON or TOML; without it the shadow of the settings is where it goes
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// The same on the command line, such as {"provider":"external","endpoints":["http://10.0.0.2:3000"]}
+    /// The same on the command line, as JSON; it has `provider` and what that needs
     #[arg(long, value_name = "JSON", conflicts_with = "to")]
     to_json: Option<String>,
     /// Who decides that it switches once it is ready: its gates, or somebody who approves
@@ -100,7 +101,7 @@ fn table(report: &Value) -> String {
     let mut table = columns(&rows.collect::<Vec<_>>());
     for (key, what) in [("starts_with", "starts with"), ("serves_with", "serves with")] {
         if let Some(granted) = allocation(&report[key]) {
-            table += &format!("{what} {granted}\n");
+            let _ = writeln!(table, "{what} {granted}");
         }
     }
     let verdict = if report["compatible"] == true { "could" } else { "cannot" };

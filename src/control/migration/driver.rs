@@ -1,6 +1,7 @@
 //! The task that drives one migration: journal the intent, do the step, journal the outcome, and so on to the end.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -12,7 +13,7 @@ use crate::migrate::record::Record;
 use crate::store::{NewEntry, Phase, StoreError};
 
 /// Between two tries of what has to be done and cannot be: a write to the store, a step of the way back.
-const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// One migration under way. The record here is the store's, and nobody else writes it.
 pub(super) struct Drive {
@@ -20,6 +21,7 @@ pub(super) struct Drive {
     pub id: u64,
     pub service: String,
     pub record: Record,
+    clock: Clock,
     wishes: mpsc::UnboundedReceiver<Asked>,
 }
 
@@ -28,7 +30,8 @@ impl Control {
     pub(super) fn drive(self: &Arc<Self>, id: u64, service: String, record: Record) {
         let (wishes, inbox) = mpsc::unbounded_channel();
         let instance = record.spec.id.clone();
-        let mut drive = Drive { control: Arc::clone(self), id, service, record, wishes: inbox };
+        let mut drive =
+            Drive { control: Arc::clone(self), id, service, record, clock: Clock::start(), wishes: inbox };
         let task = tokio::task::spawn_local(async move {
             drive.run().await;
             let migrations = &drive.control.migrations;
@@ -50,6 +53,8 @@ impl Drive {
                     self.record.progress = Progress::Onward(step);
                 }
                 self.record.since = unix_millis();
+                self.record.spent_in_step = Duration::ZERO;
+                self.clock.restart();
                 self.write(step.as_str(), Phase::Intent, Value::Null).await;
                 failpoint::reach(Failpoint::Step(step, Moment::Intended));
             }
@@ -72,7 +77,8 @@ impl Drive {
     async fn carry_out(&mut self, step: Step) -> (Came, Record) {
         let mut working = self.record.clone();
         let (control, id) = (Arc::clone(&self.control), self.id);
-        let doing = control.perform(id, &mut working, step);
+        let clock = self.clock;
+        let doing = control.perform(id, &mut working, step, clock);
         let mut doing = Box::pin(doing);
         let came = loop {
             if let Some(cause) = self.record.wish
@@ -136,7 +142,13 @@ impl Drive {
 
     async fn note(&mut self, step: Step, came: Came, working: Record) {
         let before = &self.record;
-        let mut next = Record { wish: before.wish, approved: before.approved, ..working };
+        let mut next = Record {
+            wish: before.wish,
+            approved: before.approved,
+            spent: before.spent,
+            spent_in_step: before.spent_in_step,
+            ..working
+        };
         let turned = match (came, next.wish) {
             // Asked for while something was being done that had to be whole first.
             (Came::Done | Came::Aborted, Some(cause))
@@ -174,7 +186,10 @@ impl Drive {
     }
 
     /// Nothing goes on until the journal has it: a disk that is full now may have room later.
-    async fn write(&self, step: &str, phase: Phase, detail: Value) {
+    async fn write(&mut self, step: &str, phase: Phase, detail: Value) {
+        let passed = self.clock.lap();
+        self.record.spent += passed;
+        self.record.spent_in_step += passed;
         loop {
             let entry = NewEntry {
                 kind: "migration".to_owned(),
@@ -196,6 +211,34 @@ impl Drive {
             }
         }
         self.control.migrations.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Counts the time that a migration takes, whatever is done to the machine's clock meanwhile. What passes between
+/// two entries of the journal is lost with the process, so that a restart gives time rather than takes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    lap: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { lap: Instant::now() }
+    }
+
+    fn restart(&mut self) {
+        *self = Self::start();
+    }
+
+    fn lap(&mut self) -> Duration {
+        let passed = self.lap.elapsed();
+        self.restart();
+        passed
+    }
+
+    /// What is not in the record yet.
+    pub fn since_lap(self) -> Duration {
+        self.lap.elapsed()
     }
 }
 

@@ -157,11 +157,9 @@ impl Control {
                 ));
             }
         };
-        let now = unix_millis();
         Ok(Record {
             progress: Progress::Requested,
             begun: false,
-            deadline: now.saturating_add(options.deadline.as_millis() as u64),
             options,
             spec: Spec {
                 id: new_id(name)?,
@@ -184,7 +182,9 @@ impl Control {
             baseline: None,
             switchover: None,
             reason: None,
-            since: now,
+            since: unix_millis(),
+            spent: Duration::ZERO,
+            spent_in_step: Duration::ZERO,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::driver::Clock;
 use super::handover::{Hands, clear_up};
 use super::{Control, Live, unix_millis};
 use crate::config::{Endpoint, InstanceName, Policy, Window};
@@ -49,8 +50,14 @@ impl From<ProviderError> for Stop {
 
 impl Control {
     /// Carries out a step; what there is to say about it goes into the record.
-    pub(super) async fn perform(self: &Arc<Self>, id: u64, record: &mut Record, step: Step) -> Came {
-        let work = Work { control: self, id };
+    pub(super) async fn perform(
+        self: &Arc<Self>,
+        id: u64,
+        record: &mut Record,
+        step: Step,
+        clock: Clock,
+    ) -> Came {
+        let work = Work { control: self, id, clock };
         let result = match step {
             Step::Check => work.check(record).await,
             Step::Create => work.create(record).await,
@@ -89,6 +96,7 @@ impl Control {
 pub(super) struct Work<'c> {
     pub control: &'c Arc<Control>,
     pub id: u64,
+    clock: Clock,
 }
 
 impl Work<'_> {
@@ -156,7 +164,6 @@ impl Work<'_> {
         self.fill(record, record.slot, &endpoints(record), Some(spec)).await
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as every other step")]
     async fn forget(&self, record: &mut Record) -> Result {
         self.control.mark(&record.spec.service).await;
         record.gates.clear();
@@ -254,7 +261,6 @@ impl Work<'_> {
 
     async fn watch(&self, record: &mut Record) -> Result {
         self.control.mark(&record.spec.service).await;
-        let until = record.since.saturating_add(record.options.watch.as_millis() as u64);
         loop {
             let fault = match self.is_alive(record).await {
                 Err(Stop(_, reason)) => Some(reason),
@@ -264,9 +270,9 @@ impl Work<'_> {
                 Some(reason) if !record.no_way_back => {
                     return Err(Stop(Came::Undone(Cause::RolledBack), reason));
                 }
-                _ if unix_millis() >= until => return Ok(()),
+                _ if self.in_step(record) >= record.options.watch => return Ok(()),
                 fault => {
-                    let left = Duration::from_millis(until.saturating_sub(unix_millis()));
+                    let left = record.options.watch.saturating_sub(self.in_step(record));
                     let what = fault.unwrap_or_else(|| format!("{} s of real answers", left.as_secs() + 1));
                     self.look_again(what).await;
                 }
@@ -275,8 +281,7 @@ impl Work<'_> {
     }
 
     async fn grace(&self, record: &mut Record) -> Result {
-        let until = record.since.saturating_add(record.options.grace.as_millis() as u64);
-        while unix_millis() < until {
+        while self.in_step(record) < record.options.grace {
             self.look_again("the source's grace period to end".to_owned()).await;
         }
         Ok(())
@@ -296,7 +301,7 @@ impl Work<'_> {
             match back.await {
                 Ok(ended) if ended.outcome == Outcome::Completed => break,
                 Ok(ended) => {
-                    self.look_again(format!("to roll back: {}", ended.reason.unwrap_or_default())).await
+                    self.look_again(format!("to roll back: {}", ended.reason.unwrap_or_default())).await;
                 }
                 Err(Refused::Busy | Refused::Ending | Refused::Store(_)) => {
                     self.look_again("another switchover or an upgrade to end".to_owned()).await;
@@ -416,8 +421,8 @@ impl Work<'_> {
 
     /// Says what is missing and looks again a little later, unless the deadline has passed.
     async fn wait_for(&self, record: &Record, what: String) -> Result {
-        if unix_millis() >= record.deadline {
-            let patience = record.options.deadline;
+        let patience = record.options.deadline;
+        if record.spent + self.clock.since_lap() >= patience {
             return Err(Stop::failed(format!(
                 "its deadline of {patience:?} has passed; it was waiting for {what}"
             )));
@@ -426,6 +431,10 @@ impl Work<'_> {
         self.control.migrations.see(self.id, live);
         tokio::time::sleep(LOOK).await;
         Ok(())
+    }
+
+    fn in_step(&self, record: &Record) -> Duration {
+        record.spent_in_step + self.clock.since_lap()
     }
 
     async fn look_again(&self, what: String) {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Control, LISTED, MigrationError};
 use crate::config::{InstanceName, Policy};
 use crate::instance::{Allocation, Finding, InstanceId, Resized};
-use crate::migrate::phase::Phase;
+use crate::migrate::phase::{Phase, Step};
 use crate::migrate::record::Record;
 use crate::store::{self, MigrationRow};
 
@@ -34,7 +34,9 @@ pub struct MigrationView {
     /// Unix time in milliseconds.
     pub created_at: u64,
     pub since: u64,
-    pub deadline: u64,
+    /// Of its deadline, in milliseconds.
+    pub spent_ms: u64,
+    pub deadline_ms: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -103,7 +105,7 @@ impl Control {
             id: row.id,
             service: row.service,
             phase: phase.as_str(),
-            step: record.progress.step().map(|step| step.as_str()),
+            step: record.progress.step().map(Step::as_str),
             over: row.over,
             reason: live.waits_for.map(|what| format!("waits for {what}")).or(record.reason),
             instance: record.spec.id,
@@ -123,7 +125,8 @@ impl Control {
             may: May { approve: back && !switched, cancel: back && !switched, rollback: back && switched },
             created_at: row.created_at,
             since: record.since,
-            deadline: record.deadline,
+            spent_ms: record.spent.as_millis() as u64,
+            deadline_ms: record.options.deadline.as_millis() as u64,
         })
     }
 }
