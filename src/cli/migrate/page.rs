@@ -206,7 +206,7 @@ mod tests {
             "id": 7, "service": "web", "phase": "validating", "step": "judge", "over": false,
             "reason": "waits for its gates: comparison needs 120 more compared pairs", "instance": "s-web-1a2b",
             "provider": "process", "slot": "shadow", "endpoints": ["http://127.0.0.1:3001"], "policy": "manual",
-            "approved": true, "since": 20_000, "spent_ms": 20_000, "deadline_ms": 3_620_000, "created_at": 1,
+            "approved": true, "since": 20_000, "spent_ms": 32_000, "deadline_ms": 3_620_000, "created_at": 1,
             "allocation": {
                 "started_with": { "cpu": "500m", "memory": "256MiB", "storage": "1GiB" },
                 "serves_with": { "cpu": "1000m", "memory": "512MiB", "storage": "1GiB" },

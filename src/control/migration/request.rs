@@ -14,7 +14,7 @@ use crate::instance::{
 };
 use crate::migrate::phase::Progress;
 use crate::migrate::record::{Options, Record};
-use crate::store::{NewEntry, Phase};
+use crate::store::{NewEntry, Phase, StoreError};
 
 /// What is asked for; what is absent comes from the service's settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -86,9 +86,8 @@ impl Control {
         };
         let stored = super::driver::encode(&record);
         let Some(id) = self.store().begin_migration(&service, stored, entry).await? else {
-            let rows = self.store().migrations(0).await?;
-            let running = rows.iter().find(|row| row.service == service).map_or(0, |row| row.id);
-            return Err(MigrationError::UnderWay(running));
+            // Somebody else was faster.
+            return Err(MigrationError::UnderWay(self.under_way(&service).await?.unwrap_or_default()));
         };
         tracing::info!(migration = id, %service, instance = %record.spec.id, "a migration begins");
         self.drive(id, service, record);
@@ -110,6 +109,11 @@ impl Control {
         })
     }
 
+    async fn under_way(&self, service: &str) -> Result<Option<u64>, StoreError> {
+        let rows = self.store().migrations(0).await?;
+        Ok(rows.iter().find(|row| row.service == service && !row.over).map(|row| row.id))
+    }
+
     async fn prepare_migration(&self, request: MigrationRequest) -> Result<Record, MigrationError> {
         let name = &request.service;
         let none = || MigrationError::NoService(name.clone());
@@ -117,6 +121,9 @@ impl Control {
         let active = self.gates.state(name).ok_or_else(none)?.active;
         let slot = active.other();
         let options = options(&request, &service.settings.migration);
+        if let Some(running) = self.under_way(name).await? {
+            return Err(MigrationError::UnderWay(running));
+        }
         let slots = Slots::load(&self.store()).await?;
         let source = slots.get(name, active).and_then(|slot| slot.spec.clone());
         let there = service.instance(slot).is_some();
