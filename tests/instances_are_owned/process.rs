@@ -362,7 +362,7 @@ fn a_live_resize_is_what_the_kernel_holds_it_to() {
         let asked = allocation(cpu, memory);
         let resized = home.wait(home.provider.resize(&web.id, asked)).unwrap();
         assert_eq!(resized.to, asked);
-        assert!(resized.cpu_enforced && resized.memory_enforced && !resized.storage_enforced);
+        assert!(resized.cpu_enforced && resized.memory_enforced);
         assert_eq!(limits(), (u64::from(cpu) * 100, ByteSize::mib(memory)));
     }
 
@@ -372,6 +372,52 @@ fn a_live_resize_is_what_the_kernel_holds_it_to() {
     assert_eq!(limits(), (50_000, resized.to.memory));
     assert_eq!(get(at, "/").status, 200);
     assert_eq!(home.wait(home.provider.usage(&web.id)).unwrap().oom_kills, Some(0));
+}
+
+#[test]
+fn one_that_writes_without_end_fills_its_own_disk() {
+    let mut home = Home::new();
+    let mut web = script("web", "cat /dev/zero > $SEGUE_DATA/rows");
+    web.allocation = allocation(1000, 256);
+    let findings = home.wait(home.provider.preflight(&web));
+    let storage = findings.iter().find(|finding| finding.subject == "storage").unwrap();
+    if storage.gravity != Gravity::Fine {
+        eprintln!("SKIPPED: {}", storage.message);
+        return;
+    }
+    home.run(&web);
+    let rows = home.folder.join("web/data/rows");
+    let full = fs::metadata(&rows).unwrap().len();
+    let asked = web.allocation.storage.bytes();
+    assert!((asked..asked * 2).contains(&full), "{full} of {asked}");
+    assert!(home.wait(home.provider.tail(&web.id)).contains("No space left"));
+
+    // What it has stays when it is stopped, and there is more room after a resize: at once where the kernel lets a
+    // volume in use grow, else from the next start on.
+    let mut more = web.allocation;
+    more.storage = ByteSize::mib(64);
+    let resized = home.wait(home.provider.resize(&web.id, more)).unwrap();
+    let now = resized.to.storage.bytes();
+    assert!(resized.storage_enforced && (now == more.storage.bytes() || now < full), "{resized:?}");
+    home.wait(home.provider.stop(&web.id, GRACE)).unwrap();
+    assert_eq!(fs::metadata(&rows).unwrap().len(), full);
+    home.reopen();
+    web.allocation = more;
+    home.run(&web);
+    let full = fs::metadata(&rows).unwrap().len();
+    assert!(full >= more.storage.bytes(), "{full}");
+    let less = home.wait(home.provider.resize(&web.id, allocation(1000, 256))).unwrap();
+    assert!(less.storage_enforced && less.to.storage >= more.storage, "{less:?}");
+
+    // After a reboot nothing is mounted.
+    home.wait(home.provider.stop(&web.id, GRACE)).unwrap();
+    assert!(Command::new("umount").arg(home.folder.join("web/data")).status().unwrap().success());
+    assert!(!rows.exists());
+    home.run(&web);
+    assert!(rows.exists());
+    home.wait(home.provider.destroy(&web.id)).unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&home.folder.display().to_string()), "{mounts}");
 }
 
 #[test]

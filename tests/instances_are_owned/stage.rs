@@ -48,7 +48,7 @@ impl Home {
     }
 
     pub fn at(folder: &Path, group: Option<String>) -> Self {
-        let options = Options { launcher: SEGUE.into(), group };
+        let options = Options { launcher: SEGUE.into(), group, volumes: true };
         let provider = ProcessProvider::with(folder, options.clone()).unwrap();
         Self { runtime: Runtime::new().unwrap(), provider, folder: folder.into(), options, at: None }
     }

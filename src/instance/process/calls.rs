@@ -30,9 +30,9 @@ impl ProcessProvider {
             Ok(process) => process.clone(),
             Err(error) => return Ok(vec![Finding::new(Gravity::Fault, "provider", error.to_string())]),
         };
-        let (allocation, role, site) = (spec.allocation, spec.role, self.site.clone());
+        let (allocation, role, site, volumes) = (spec.allocation, spec.role, self.site.clone(), self.volumes);
         let data = self.of(&spec.id).data();
-        blocking(move || Ok(preflight::findings(&process, &allocation, role, &data, &site))).await
+        blocking(move || Ok(preflight::findings(&process, &allocation, role, &data, &site, volumes))).await
     }
 
     /// The folder of an instance that was made.
@@ -85,6 +85,22 @@ impl ProcessProvider {
         .await
     }
 
+    async fn ready_storage(&self, folder: &Folder, spec: &Spec) -> io::Result<()> {
+        if !self.volumes {
+            return Ok(());
+        }
+        let (folder, id, size) = (folder.clone(), spec.id.clone(), spec.allocation.storage);
+        blocking(move || match storage::prepare(&folder, size) {
+            // Only what it was to be held to is missing: the folder is there.
+            Err(error) if !storage::is_volume(&folder.data()) && !folder.image().exists() => {
+                tracing::warn!(instance = %id, %error, "no volume can be made; its size is advice");
+                Ok(())
+            }
+            prepared => prepared.map(drop),
+        })
+        .await
+    }
+
     /// Its name wherever those of another Segue's instances could be the same.
     fn unique(&self, id: &InstanceId) -> String {
         format!("{id}.{}", self.mark)
@@ -112,6 +128,7 @@ impl ProcessProvider {
             .and_then(|members| members.are_gone())
             .map_err(failed(id, "look for processes"))?
         {
+            self.ready_storage(&folder, spec).await.map_err(failed(id, "make the volume"))?;
             let port = Self::ready_port(&folder).map_err(failed(id, "pick the port"))?;
             self.ready_groups(&folder, spec).map_err(failed(id, "make the cgroups"))?;
             self.ready_network(&folder, spec, port).await.map_err(failed(id, "make the network"))?;
@@ -135,6 +152,7 @@ impl ProcessProvider {
                 format!("somebody holds {}; it is being started elsewhere", folder.lock().display());
             return Err(ProviderError::Refused { id: id.clone(), message });
         };
+        self.ready_storage(&folder, spec).await.map_err(failed(id, "mount the volume"))?;
         let port = Self::ready_port(&folder).map_err(failed(id, "pick the port"))?;
         self.ready_groups(&folder, spec).map_err(failed(id, "set the limits"))?;
         self.ready_network(&folder, spec, port).await.map_err(failed(id, "make the network"))?;
@@ -181,10 +199,19 @@ impl ProcessProvider {
         let running = Self::is_running(&folder).map_err(failed(id, "read the folder"))?;
         let granted = if running { members.groups.resize(&to).await } else { members.groups.set(&to) };
         let Granted { cpu_enforced, memory } = granted.map_err(failed(id, "change the limits"))?;
-        let to = Allocation { memory: memory.unwrap_or(to.memory), ..to };
+        let at = folder.clone();
+        let grown = blocking(move || storage::grow(&at, to.storage)).await;
+        let storage = grown.map_err(failed(id, "grow the volume"))?;
+        let to =
+            Allocation { memory: memory.unwrap_or(to.memory), storage: storage.unwrap_or(to.storage), ..to };
         spec.allocation = to;
         folder.write_spec(&spec).map_err(failed(id, "write the folder"))?;
-        Ok(Resized { to, cpu_enforced, memory_enforced: memory.is_some(), storage_enforced: false })
+        Ok(Resized {
+            to,
+            cpu_enforced,
+            memory_enforced: memory.is_some(),
+            storage_enforced: storage.is_some(),
+        })
     }
 
     pub(super) async fn usage_now(&self, id: &InstanceId) -> Result<Usage, ProviderError> {
@@ -216,6 +243,7 @@ impl ProcessProvider {
         unmade.map_err(failed(id, "remove the network"))?;
         let (instances, gone) = (self.folder.clone(), id.clone());
         let removed = blocking(move || {
+            storage::remove(&folder)?;
             logs::keep(&instances, &gone)?;
             folder.remove()
         });

@@ -10,7 +10,7 @@
 //!         lock        held by its processes and inherited by their children
 //!         pid         which process it is, written by that process before it becomes the application
 //!         ended       with which code it ended, when whoever started it saw that
-//!         data/       the application's own
+//!         data/       the application's own, mounted from data.img where its size is enforced
 //!         log         what it wrote
 //!   logs/web-1.log    of those that are gone
 //! ```
@@ -71,6 +71,11 @@ impl Folder {
 
     pub fn data(&self) -> PathBuf {
         self.0.join("data")
+    }
+
+    /// Of the volume that is mounted on the data directory, if one is.
+    pub fn image(&self) -> PathBuf {
+        self.0.join("data.img")
     }
 
     pub fn log(&self) -> PathBuf {

@@ -20,6 +20,7 @@ mod preflight;
 mod stamp;
 mod stand_in;
 mod storage;
+mod tool;
 
 use std::collections::HashMap;
 use std::fs;
@@ -41,6 +42,7 @@ pub struct ProcessProvider {
     folder: PathBuf,
     launcher: PathBuf,
     site: Site,
+    volumes: bool,
     /// The cgroup that all groups of instances are made in, below the places of `site`.
     group: PathBuf,
     /// Tells the groups of this folder's instances from those of another Segue's, whose names may be the same.
@@ -56,12 +58,14 @@ pub struct Options {
     pub launcher: PathBuf,
     /// The name of the cgroup that groups of instances are made in; `None`: no cgroups, so limits are advice.
     pub group: Option<String>,
+    /// Whether data directories are volumes of a fixed size where these can be had.
+    pub volumes: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // This program, whatever has become of its file since.
-        Self { launcher: "/proc/self/exe".into(), group: Some("segue".into()) }
+        Self { launcher: "/proc/self/exe".into(), group: Some("segue".into()), volumes: true }
     }
 }
 
@@ -79,6 +83,7 @@ impl ProcessProvider {
         let mark = blake3::hash(folder.as_os_str().as_encoded_bytes()).to_hex();
         Ok(Self {
             launcher: options.launcher,
+            volumes: options.volumes,
             site: if options.group.is_some() { Site::here() } else { Site::default() },
             group: options.group.unwrap_or_default().into(),
             mark: mark.as_str().chars().take(8).collect(),

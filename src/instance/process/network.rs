@@ -16,10 +16,11 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
+
+use super::tool;
 
 /// Names and addresses, written beside the instance before anything is made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,12 +80,10 @@ pub fn obstacle() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("only root can make a network namespace; run Segue as root");
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let has = |tool: &str| std::env::split_paths(&path).any(|folder| folder.join(tool).exists());
-    if !has("ip") {
+    if !tool::is_there("ip") {
         return Some("the command `ip` is missing; install iproute2");
     }
-    if !has("iptables") {
+    if !tool::is_there("iptables") {
         return Some("the command `iptables` is missing; install it");
     }
     None
@@ -101,7 +100,7 @@ impl Network {
     /// Names that follow from `unique`, and a free piece of network. Makes nothing.
     pub fn plan(unique: &str) -> io::Result<Self> {
         let mark: String = blake3::hash(unique.as_bytes()).to_hex().chars().take(10).collect();
-        let taken = said("ip", &["-o", "-4", "addr", "show"])?;
+        let taken = tool::said("ip", &["-o", "-4", "addr", "show"])?;
         for _ in 0..ATTEMPTS {
             let [a, b] = PREFIX;
             let (c, d) = (fastrand::u8(..), fastrand::u8(..64) * 4);
@@ -135,6 +134,7 @@ impl Network {
                 filter(&["-A", chain, "-p", protocol, "-d", &host, "--dport", &port, "-j", "ACCEPT"])?;
             }
         }
+        filter(&["-A", chain, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"])?;
         filter(&["-A", chain, "-j", "REJECT"])?;
         for (table, rule) in self.hooks(&self.instance.to_string()) {
             filter(&[&["-t", table, "-I"], rule.as_slice()].concat())?;
@@ -144,7 +144,7 @@ impl Network {
         ip(&["addr", "add", &machine, "dev", interface])?;
         ip(&["link", "set", interface, "up"])?;
 
-        let inside = |command: &[&str]| run("ip", &[&["netns", "exec", namespace], command].concat());
+        let inside = |command: &[&str]| tool::run("ip", &[&["netns", "exec", namespace], command].concat());
         inside(&["sh", "-c", "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f || :; done"])?;
         inside(&["sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet"])?;
         let to = ["-p", "tcp", "--dport", &port, "-j", "DNAT", "--to-destination", "127.0.0.1"];
@@ -180,7 +180,7 @@ impl Network {
         if self.place().exists() {
             ip(&["netns", "del", &self.namespace])?;
         }
-        let listed = said("iptables", &["-w", "-S"])?;
+        let listed = tool::said("iptables", &["-w", "-S"])?;
         match listed.lines().find(|line| line.split(' ').any(|word| word == self.chain)) {
             None => Ok(()),
             Some(rule) => Err(io::Error::other(format!("a rule of iptables cannot be removed: {rule}"))),
@@ -212,24 +212,11 @@ fn missing(error: io::Error) -> io::Result<()> {
 }
 
 fn ip(arguments: &[&str]) -> io::Result<()> {
-    run("ip", arguments)
+    tool::run("ip", arguments)
 }
 
 fn filter(arguments: &[&str]) -> io::Result<()> {
-    run("iptables", &[&["-w"], arguments].concat())
-}
-
-fn run(tool: &str, arguments: &[&str]) -> io::Result<()> {
-    said(tool, arguments).map(drop)
-}
-
-fn said(tool: &str, arguments: &[&str]) -> io::Result<String> {
-    let output = Command::new(tool).args(arguments).stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("`{tool} {}`: {}", arguments.join(" "), complaint.trim())))
+    tool::run("iptables", &[&["-w"], arguments].concat())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access, statvfs};
 
 use super::group::Site;
-use super::{network, stand_in};
+use super::{network, stand_in, storage};
 use crate::config::ByteSize;
 use crate::instance::{Allocation, Finding, Gravity, Process, Role};
 
@@ -22,6 +22,7 @@ pub fn findings(
     role: Role,
     data: &Path,
     site: &Site,
+    volumes: bool,
 ) -> Vec<Finding> {
     let mut findings = vec![program(process), limits(site)];
     findings.extend(directory(process));
@@ -29,7 +30,12 @@ pub fn findings(
     findings.extend(names(&process.environment));
     findings.extend(resources(allocation, data));
     findings.push(egress(process, role));
-    findings.push(warning("storage", "storage is watched and not enforced for a process"));
+    findings.push(
+        match storage::obstacle().filter(|_| volumes).or((!volumes).then_some("volumes are off")) {
+            None => fine("storage", "its data directory is a volume of a fixed size"),
+            Some(why) => warning("storage", format!("storage is watched and not enforced, since {why}")),
+        },
+    );
     findings
 }
 
@@ -263,7 +269,7 @@ mod tests {
     /// Subjects of the faults and the words in which they are told.
     fn faults(process: &Process, allocation: &Allocation) -> Vec<(String, String)> {
         let at = std::env::temp_dir();
-        let found = findings(process, allocation, Role::Shadow, &at, &Site::default());
+        let found = findings(process, allocation, Role::Shadow, &at, &Site::default(), false);
         let faults = found.into_iter().filter(|finding| finding.gravity == Gravity::Fault);
         faults.map(|finding| (finding.subject, finding.message)).collect()
     }
@@ -334,7 +340,7 @@ mod tests {
     #[test]
     fn what_is_weaker_than_asked_is_said() {
         let app = process(&["sh", "-c", "app --listen {prot}"]);
-        let found = findings(&app, &LITTLE, Role::Shadow, Path::new("/"), &Site::default());
+        let found = findings(&app, &LITTLE, Role::Shadow, Path::new("/"), &Site::default(), false);
         for (subject, words) in
             [("stand_in", "{prot}"), ("limits", "Delegate=yes"), ("egress", "shadow"), ("storage", "watched")]
         {
