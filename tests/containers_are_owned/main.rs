@@ -1,0 +1,13 @@
+//! Containers belong to Segue and outlive it: what it made it finds again, holds to its allocation, freezes and ends;
+//! nothing of one that is destroyed stays on the engine, and nothing of anybody else's is touched. Shown on a real
+//! engine.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test fails
+
+mod allocations;
+mod engines;
+mod lives;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod traces;

@@ -1,0 +1,135 @@
+//! What is on the engine afterwards, what others have there, and what a container reaches.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use segue::instance::docker::DockerProvider;
+use segue::instance::{Gravity, InstanceId, Provider, ProviderError, State, Volume};
+
+use crate::stage::{Stage, container, docker, inspect, pid, workload};
+
+fn volume(source: &str, target: &str) -> Volume {
+    Volume { source: source.into(), target: target.into(), read_only: false }
+}
+
+#[test]
+fn nothing_of_a_destroyed_one_stays_and_what_was_there_before_does() {
+    let Some(stage) = Stage::set() else { return };
+    let (made, there) = (format!("{}-made", stage.owner), format!("{}-there", stage.owner));
+    docker(&["volume", "create", &there]);
+    let mut spec = stage.spec(&[]);
+    workload(&mut spec).volumes = vec![volume(&made, "/made"), volume(&there, "/there")];
+    stage.run(&spec);
+    let label = format!("segue.owner={}", stage.owner);
+    let [containers, networks, volumes] = Stage::traces(&label);
+    assert_eq!((containers, networks), (vec![container(&spec.id)], vec![container(&spec.id)]));
+    assert_eq!(volumes, std::slice::from_ref(&made));
+
+    // Another instance has come to use the volume: data is not taken from under it.
+    let mut other = stage.spec(&[]);
+    workload(&mut other).volumes = vec![volume(&made, "/made")];
+    stage.run(&other);
+    stage.wait(stage.provider.destroy(&spec.id)).unwrap();
+    assert_eq!(stage.state(&spec.id), State::Absent);
+    assert_eq!(Stage::traces(&label), [vec![container(&other.id)], vec![container(&other.id)], vec![made]]);
+    stage.wait(stage.provider.destroy(&other.id)).unwrap();
+    for id in stage.wait(stage.provider.list()).unwrap() {
+        assert_eq!(id, spec.id, "for its volume");
+        stage.wait(stage.provider.destroy(&id)).unwrap();
+    }
+    assert_eq!(Stage::traces(&label), [const { Vec::<String>::new() }; 3]);
+    assert!(stage.wait(stage.provider.list()).unwrap().is_empty());
+    docker(&["volume", "rm", &there]);
+}
+
+#[test]
+fn what_a_create_that_was_cut_short_left_is_found_and_removed() {
+    let Some(stage) = Stage::set() else { return };
+    let mut spec = stage.spec(&[]);
+    let image = std::mem::replace(&mut workload(&mut spec).image, "segue-test-no-such-image".into());
+    let error = stage.wait(stage.provider.create(&spec)).unwrap_err();
+    assert!(error.to_string().contains("docker pull segue-test-no-such-image"), "{error}");
+    assert!(!error.is_transient());
+    // The network is made by then.
+    assert_eq!(stage.wait(stage.provider.list()).unwrap(), [spec.id.clone()]);
+    assert_eq!(stage.state(&spec.id), State::Absent);
+    workload(&mut spec).image = image;
+    stage.run(&spec);
+    let label = format!("segue.instance={}", spec.id);
+    assert_eq!(Stage::traces(&label)[1].len(), 1, "the network that was there is taken");
+    stage.wait(stage.provider.destroy(&spec.id)).unwrap();
+    assert_eq!(Stage::traces(&label), [const { Vec::<String>::new() }; 3]);
+}
+
+#[test]
+fn what_another_segue_or_a_person_has_is_left_alone() {
+    let Some(stage) = Stage::set() else { return };
+    let spec = stage.spec(&[]);
+    stage.run(&spec);
+    let stranger = DockerProvider::connect("somebody-else");
+    assert!(stage.wait(stranger.list()).unwrap().is_empty());
+    assert_eq!(stage.wait(stranger.state(&spec.id)).unwrap(), State::Absent);
+    stage.wait(stranger.destroy(&spec.id)).unwrap();
+    assert!(matches!(stage.wait(stranger.fence(&spec.id)), Err(ProviderError::Absent(_))));
+    let findings = stage.wait(stranger.preflight(&spec));
+    assert!(findings.iter().any(|finding| finding.subject == "name" && finding.gravity == Gravity::Fault));
+    let refused = stage.wait(stranger.create(&spec)).unwrap_err().to_string();
+    assert!(refused.contains(&container(&spec.id)) && refused.contains("remove or rename"), "{refused}");
+    stage.wait(stranger.destroy(&spec.id)).unwrap();
+    assert_eq!(Stage::traces("segue.owner=somebody-else"), [const { Vec::<String>::new() }; 3]);
+    assert_eq!(stage.state(&spec.id), State::Running, "untouched");
+}
+
+#[test]
+fn a_container_reaches_nothing_but_by_a_network_that_it_was_given() {
+    let Some(stage) = Stage::set() else { return };
+    // Its gateway is an address of this host, and not one of the instance's own network.
+    let outside = format!("{}-outside", stage.owner);
+    docker(&["network", "create", &outside]);
+    let gateway = inspect(&outside, "{{(index .IPAM.Config 0).Gateway}}");
+    let listener = TcpListener::bind((gateway.as_str(), 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let reaches = |id: &InstanceId| {
+        let connect = format!("exec 3<>/dev/tcp/{gateway}/{port}");
+        let arguments = ["--target", &pid(id), "--net", "timeout", "5", "bash", "-c", &connect];
+        Command::new("nsenter").args(arguments).output().unwrap().status.success()
+    };
+    let confined = stage.spec(&[]);
+    stage.run(&confined);
+    let mut free = stage.spec(&[]);
+    workload(&mut free).network = Some(outside.clone());
+    stage.run(&free);
+    assert!(!reaches(&confined.id));
+    assert!(reaches(&free.id), "the test can tell");
+
+    let egress = |spec| {
+        let findings = stage.wait(stage.provider.preflight(spec));
+        findings.into_iter().find(|finding| finding.subject == "network").unwrap().gravity
+    };
+    assert_eq!((egress(&confined), egress(&free)), (Gravity::Fine, Gravity::Warning));
+    stage.wait(stage.provider.destroy(&free.id)).unwrap();
+    docker(&["network", "rm", &outside]);
+}
+
+#[test]
+fn a_preflight_says_what_is_missing_and_makes_nothing() {
+    let Some(stage) = Stage::set() else { return };
+    let good = stage.spec(&[]);
+    let findings = stage.wait(stage.provider.preflight(&good));
+    assert!(findings.iter().all(|finding| finding.gravity < Gravity::Fault), "{findings:?}");
+    let mut bad = stage.spec(&[]);
+    let docker = workload(&mut bad);
+    docker.image = "segue-test-no-such-image".into();
+    docker.network = Some("segue-test-no-such-network".into());
+    docker.volumes = vec![volume("/no/such/folder", "/data"), volume("segue-test-volume", "/more")];
+    let findings = stage.wait(stage.provider.preflight(&bad));
+    let faults: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.gravity == Gravity::Fault)
+        .map(|finding| finding.subject.as_str())
+        .collect();
+    assert_eq!(faults, ["image", "network", "volume"], "{findings:?}");
+    assert!(findings.iter().any(|finding| finding.message.contains("docker pull segue-test-no-such-image")));
+    let label = format!("segue.owner={}", stage.owner);
+    assert_eq!(Stage::traces(&label), [const { Vec::<String>::new() }; 3]);
+}
