@@ -42,6 +42,7 @@ use self::turns::Turns;
 use self::upgrade::Predecessor;
 use crate::config::Settings;
 use crate::instance::Providers;
+use crate::instance::docker::DockerProvider;
 use crate::instance::process::ProcessProvider;
 use crate::proxy::access::{AccessLog, AccessLogError};
 use crate::proxy::crew::{Crew, CrewError};
@@ -213,7 +214,11 @@ fn providers(settings: &Settings) -> Result<Providers, StartError> {
     let Some(store) = &settings.state.store else { return Ok(Providers::none()) };
     let folder = store.join("instances");
     let process = ProcessProvider::open(&folder).map_err(|error| StartError::Instances { folder, error })?;
-    Ok(Providers::none().with_process(Arc::new(process)))
+    // Containers are told from those of another Segue on the same engine by where this one keeps its state.
+    let place = store.canonicalize().unwrap_or_else(|_| store.clone());
+    let owner = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
+    let docker = DockerProvider::connect(&owner.as_str().chars().take(16).collect::<String>());
+    Ok(Providers::none().with_process(Arc::new(process)).with_docker(Arc::new(docker)))
 }
 
 /// Totals are whole between any two steps, so a panic elsewhere leaves them usable.

@@ -7,6 +7,7 @@
 mod allocations;
 mod engines;
 mod lives;
+mod migration;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

@@ -327,7 +327,7 @@ impl Disk {
 
     fn fill(&self) {
         let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
-        while std::io::Write::write(&mut file, &[1; 1 << 16]).is_ok_and(|written| written > 0) {}
+        while std::io::Write::write(&mut file, &vec![1; 1 << 16]).is_ok_and(|written| written > 0) {}
     }
 
     fn free(&self) {

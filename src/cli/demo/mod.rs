@@ -165,20 +165,21 @@ async fn move_it(
     let mut migration = control.start_migration(request(args, percent, folder)?).await?;
     let mut writes_teed = 0;
     let mut phase = "";
+    let mut took = Duration::ZERO;
     while !migration.over || begun.elapsed() < seconds {
         tokio::time::sleep(LOOK).await;
         migration =
             control.migration(migration.id).await?.ok_or(MigrationError::NoMigration(migration.id))?;
         if phase != migration.phase {
             phase = migration.phase;
-            progress.say(&format!("{:>5.1} s  {phase}", begun.elapsed().as_secs_f64()));
+            took = begun.elapsed();
+            progress.say(&format!("{:>5.1} s  {phase}", took.as_secs_f64()));
         }
         // Until it is retired.
         writes_teed = source.writes_teed().unwrap_or(writes_teed);
         let waits = migration.reason.as_deref().unwrap_or_default();
         progress.update(&format!("{} requests, {} failed; {waits}", live.done(), live.failed()));
     }
-    let took = begun.elapsed();
     load.stop();
     let load = load.done().await?;
     let status = settled(control).await;
