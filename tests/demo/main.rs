@@ -41,6 +41,8 @@ fn it_fails_nothing_tees_exactly_and_ends_on_the_shadow() {
     assert!(number("/switchover/pause_ms") > 0.0 && number("/switchover/held_ms/max") >= 0.0, "{report:#}");
     assert_eq!(report["switchover"]["outcome"], "completed");
     assert_eq!(report["active"], "shadow");
+    assert_eq!(report["migration"]["phase"], "done", "{report:#}");
+    assert!(report["gates"].as_array().unwrap().iter().all(|gate| gate["verdict"] != "fail"), "{report:#}");
 }
 
 #[test]
