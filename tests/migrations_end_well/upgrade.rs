@@ -1,5 +1,6 @@
 //! Segue itself is upgraded in the middle of a migration: whoever has the store drives it.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -22,13 +23,18 @@ fn the_successor_goes_on_with_it_and_whoever_watches_notices_nothing() {
     let mut stage = Stage::with(&[], "", &SLOW_SOURCE);
     let load = stage.load(200.0);
     let id = ready(&stage);
-    let watcher = watching(&stage, "web");
+    let mut watcher = watching(&stage, "web");
+    let mut lines = BufReader::new(watcher.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let approval = lines.find(|line| line.contains("approve") && line.ends_with("begins"));
+    assert!(approval.is_some(), "it is connected, and has seen everything so far");
     let mut before = stage.segue.upgrade();
     assert_eq!(stage.ask(id, "approve").0, 200);
     stage.until_phase(id, "done");
+    let rest: Vec<_> = lines.collect();
     let watched = watcher.wait_with_output().unwrap();
     assert!(watched.status.success(), "{}", String::from_utf8_lossy(&watched.stderr));
-    assert!(String::from_utf8_lossy(&watched.stdout).contains("destroy_source"));
+    assert!(rest.last().unwrap().contains("destroy_source"), "{rest:?}");
+    assert!(!rest.iter().any(|line| line.contains("requested")), "nothing is told twice: {rest:?}");
     stage.assert_one_instance_is_left("shadow");
     let report = stage.finish(load);
     assert_eq!(report.failed, 0, "{:?}", report.failures);
