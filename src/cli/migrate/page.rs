@@ -53,10 +53,11 @@ pub(super) fn of(view: &Value, numbers: &Numbers, now: u64) -> String {
     page += &gates(view);
     page += &latency(numbers);
     page += &tee(&numbers.service);
-    let may = ["approve", "cancel", "rollback"].into_iter().filter(|wish| view["may"][wish] == true);
+    let wishes = [("approve", "approved"), ("cancel", "cancelled"), ("rollback", "rolled back")];
+    let may = wishes.into_iter().filter(|(wish, _)| view["may"][wish] == true).map(|(_, done)| done);
     let may: Vec<_> = may.collect();
     if !may.is_empty() && view["over"] != true {
-        let _ = writeln!(page, "  you may {} it", may.join(" or "));
+        let _ = writeln!(page, "  it may be {}", may.join(" or "));
     }
     page
 }
@@ -251,7 +252,7 @@ mod tests {
              \x20 source, serves  900      1.5  2.0  31.0  40.0\n\
              \x20 shadow, teed    18       1.5  2.0  31.0  40.0\n\
              \x20 tee 2.0 % configured, 1.990 % effective\n\
-             \x20 you may approve or cancel it\n"
+             \x20 it may be approved or cancelled\n"
         );
     }
 
@@ -276,7 +277,7 @@ mod tests {
             ),
             "{page}"
         );
-        assert!(!page.contains("you may"), "{page}");
+        assert!(!page.contains("it may be"), "{page}");
         assert!(!page.contains("latency"), "what is not known is not shown: {page}");
     }
 }
