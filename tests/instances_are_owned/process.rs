@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use segue::config::ByteSize;
@@ -99,17 +99,17 @@ fn stands_in_for_a_segue() {
 #[test]
 fn kill_9_of_segue_ends_no_instance() {
     let home = Home::new();
-    let mut segue = Command::new(std::env::current_exe().unwrap())
+    let segue = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "process::stands_in_for_a_segue", "--nocapture"])
         .env(FOLDER, &home.folder)
         .env(GROUP, home.group().unwrap())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(segue.stdout.take().unwrap()).lines();
+    let mut segue = Stranger(segue);
+    let lines = BufReader::new(segue.0.stdout.take().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line == "running"));
-    segue.kill().unwrap();
-    segue.wait().unwrap();
+    drop(segue); // kill -9
 
     let web = origin("web", &[]);
     assert_eq!(home.wait(home.provider.state(&web.id)).unwrap(), State::Running);
@@ -135,15 +135,15 @@ fn one_that_a_killed_segue_had_just_begun_cannot_come_to_life_later() {
     assert!(Command::new("mkfifo").arg(folder.join("port")).status().unwrap().success());
     let lock = File::create(folder.join("lock")).unwrap();
     lock.lock().unwrap();
-    let mut launcher = Command::new(SEGUE)
+    let launcher = Command::new(SEGUE)
         .args(["launch", "--folder"])
         .arg(&folder)
         .stdin(lock)
         .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+        .spawn();
+    let mut launcher = Stranger(launcher.unwrap());
     home.wait(home.provider.stop(&web.id, GRACE)).unwrap();
-    assert!(until("the launcher to end", || launcher.try_wait().unwrap()).code().is_none(), "killed");
+    assert!(until("the launcher to end", || launcher.0.try_wait().unwrap()).code().is_none(), "killed");
     assert_eq!(home.wait(home.provider.state(&web.id)).unwrap(), State::Made);
 }
 
@@ -302,8 +302,8 @@ fn a_stranger_with_its_number_is_neither_adopted_nor_ended() {
         let file = home.folder.join("web/pid");
         let mut run: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
         home.wait(home.provider.stop(&web.id, GRACE)).unwrap();
-        let mut stranger = Command::new("setsid").args(["sleep", "1000"]).spawn().unwrap();
-        run["pid"] = stranger.id().into();
+        let mut stranger = Stranger(Command::new("setsid").args(["sleep", "1000"]).spawn().unwrap());
+        run["pid"] = stranger.0.id().into();
         fs::write(&file, run.to_string()).unwrap();
         let state = home.wait(home.provider.state(&web.id)).unwrap();
         assert_eq!(state, State::Ended { code: None, out_of_memory: false });
@@ -311,9 +311,17 @@ fn a_stranger_with_its_number_is_neither_adopted_nor_ended() {
         home.wait(home.provider.stop(&web.id, GRACE)).unwrap();
         fs::write(&file, run.to_string()).unwrap();
         home.wait(home.provider.destroy(&web.id)).unwrap();
-        assert!(stranger.try_wait().unwrap().is_none(), "the stranger was ended");
-        stranger.kill().unwrap();
-        stranger.wait().unwrap();
+        assert!(stranger.0.try_wait().unwrap().is_none(), "the stranger was ended");
+    }
+}
+
+/// A process that is no instance; it ends with the test.
+struct Stranger(Child);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
