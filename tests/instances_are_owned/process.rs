@@ -385,7 +385,7 @@ fn a_live_resize_is_what_the_kernel_holds_it_to() {
 #[test]
 fn one_that_writes_without_end_fills_its_own_disk() {
     let mut home = Home::new();
-    let mut web = script("web", "cat /dev/zero > $SEGUE_DATA/rows");
+    let mut web = script("web", "head -c 200M /dev/zero > $SEGUE_DATA/rows");
     web.allocation = allocation(1000, 256);
     let findings = home.wait(home.provider.preflight(&web));
     let storage = findings.iter().find(|finding| finding.subject == "storage").unwrap();
