@@ -10,7 +10,7 @@ use bollard::models::{
 use bollard::query_parameters::{LogsOptions, RenameContainerOptions, StopContainerOptions};
 use futures_util::StreamExt;
 
-use super::{DockerProvider, Found, ROLE, body, name, stopped_name, workload};
+use super::{DockerProvider, Found, NAME, ROLE, body, name, stopped_name, workload};
 use crate::config::{Endpoint, Scheme, Target};
 use crate::instance::{InstanceId, ProviderError, Role, Running, ServiceProtocol, Spec, State};
 
@@ -34,6 +34,10 @@ impl DockerProvider {
             found = self.find(&client, &spec.id).await?;
         }
         let refused = |message| Err(ProviderError::Refused { id: spec.id.clone(), message });
+        if found.status() == Status::RESTARTING {
+            let message = format!("the engine is about to restart `{}` after a crash", name(&spec.id));
+            return Err(ProviderError::Unavailable { provider: NAME, message });
+        }
         if !found.is_alive() {
             let said = self.last_lines(&spec.id).await;
             let code = found.code().map_or_else(String::new, |code| format!(" with exit code {code}"));

@@ -2,8 +2,8 @@
 //! everything is.
 
 use bollard::Docker as Client;
-use bollard::models::{ContainerCreateBody, NetworkCreateRequest, SystemInfo, VolumeCreateRequest};
-use bollard::query_parameters::{CreateContainerOptions, ListNetworksOptions};
+use bollard::models::{ContainerCreateBody, SystemInfo, VolumeCreateRequest};
+use bollard::query_parameters::CreateContainerOptions;
 
 use super::body::{self, Limits};
 use super::engine::Failure;
@@ -24,24 +24,6 @@ impl DockerProvider {
         };
         self.make_volumes(&client, spec, docker).await?;
         self.make_container(&client, spec, docker, &network, &info).await
-    }
-
-    /// Its id: names of networks need not be unique.
-    async fn own_network(&self, client: &Client, spec: &Spec) -> Result<String, ProviderError> {
-        let options = ListNetworksOptions { filters: Some(self.mine(Some(&spec.id))) };
-        let there = self.ask(&spec.id, client.list_networks(Some(options))).await?;
-        if let Some(id) = there.into_iter().find_map(|network| network.id) {
-            return Ok(id);
-        }
-        let wanted = NetworkCreateRequest {
-            name: name(&spec.id),
-            driver: Some("bridge".to_owned()),
-            // Without a route to anywhere; the host, and so Segue, reaches it by its bridge.
-            internal: Some(true),
-            labels: Some(self.labels(spec)),
-            ..NetworkCreateRequest::default()
-        };
-        Ok(self.ask(&spec.id, client.create_network(wanted)).await?.id)
     }
 
     async fn make_volumes(&self, client: &Client, spec: &Spec, docker: &Docker) -> Result<(), ProviderError> {

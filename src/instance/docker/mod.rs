@@ -21,6 +21,7 @@ mod body;
 mod engine;
 mod life;
 mod make;
+mod network;
 mod preflight;
 mod remove;
 mod resize;
