@@ -1,6 +1,6 @@
 //! An instance's own network: this host reaches it, and it reaches nothing.
 //!
-//! That the engine calls a network internal is not enough. Engines before 25 keep the default route and leave
+//! That the engine calls a network internal is not enough. Engine 20.10, for one, keeps the default route and leaves
 //! the rest to the host's firewall, which does not hold for the host's own addresses, and not at all where the
 //! engine may not touch the firewall. So the default route here leads to an address that nobody has. For that the
 //! subnet has to be known beforehand: a first network finds out which one the engine would take, and makes room for
