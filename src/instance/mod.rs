@@ -13,6 +13,7 @@
 //! create finds what the first one made, and destroying what is gone is no error.
 
 mod allocation;
+pub mod bypass;
 pub mod docker;
 mod external;
 mod history;

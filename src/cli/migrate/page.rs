@@ -51,6 +51,7 @@ pub(super) fn of(view: &Value, numbers: &Numbers, now: u64) -> String {
         let _ = writeln!(page, "  {}", reason.trim_end().replace('\n', "\n    "));
     }
     page += &gates(view);
+    page += &bypass(view);
     page += &latency(numbers);
     page += &tee(&numbers.service);
     let wishes = [("approve", "approved"), ("cancel", "cancelled"), ("rollback", "rolled back")];
@@ -116,6 +117,13 @@ fn gates(view: &Value) -> String {
         vec![String::new(), text(gate, "gate"), verdict, text(gate, "reason").replace('\n', " ")]
     });
     columns(&rows.collect::<Vec<_>>())
+}
+
+/// What the report gained since it was made.
+fn bypass(view: &Value) -> String {
+    let report = view["report"].as_array().into_iter().flatten();
+    let mut found = report.filter(|of| of["subject"] == "bypass");
+    found.next().map_or(String::new(), |of| format!("  warning: {}\n", text(of, "message")))
 }
 
 /// Of the side that serves callers and of the one that sees copies, in milliseconds.
@@ -232,6 +240,16 @@ mod tests {
                 "reverse": { "source": side(70), "shadow": side(1) },
             }),
         }
+    }
+
+    #[test]
+    fn who_bypasses_segue_is_on_the_page() {
+        let mut view = view();
+        let report = ["disk", "bypass"]
+            .map(|subject| json!({ "subject": subject, "message": format!("of {subject}") }));
+        view["report"] = json!(report);
+        let page = of(&view, &Numbers::default(), 62_000);
+        assert!(page.contains("\n  warning: of bypass\n") && !page.contains("of disk"), "{page}");
     }
 
     #[test]

@@ -38,6 +38,7 @@ impl Control {
             super::lock(&migrations.drivers).remove(&id);
             migrations.forget(id);
             super::lock(&migrations.checked).remove(&id);
+            super::lock(&migrations.bypasses).remove(&id);
             migrations.changed.send_modify(|count| *count += 1);
         });
         self.enter_driver(id, Driver { wishes, task: task.abort_handle(), instance });

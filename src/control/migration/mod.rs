@@ -6,6 +6,7 @@
 //!      └──── views ◄──────────┘
 //! ```
 
+mod bypass;
 mod driver;
 mod error;
 mod evidence;
@@ -47,6 +48,8 @@ pub(super) struct Migrations {
     live: Mutex<HashMap<u64, Live>>,
     /// Of the new instances: the runs of their checks.
     checked: Mutex<HashMap<u64, (Instant, History)>>,
+    /// Of the sources: who reaches them otherwise.
+    bypasses: Mutex<HashMap<u64, bypass::Seen>>,
     /// Grows with everything that happens to any migration.
     changed: watch::Sender<u64>,
 }
@@ -85,6 +88,7 @@ impl Migrations {
             drivers: Mutex::default(),
             live: Mutex::default(),
             checked: Mutex::default(),
+            bypasses: Mutex::default(),
             changed: watch::channel(0).0,
         }
     }
@@ -114,6 +118,10 @@ impl Migrations {
 
     fn health_of(&self, id: u64) -> Option<(Instant, Health)> {
         lock(&self.checked).get(&id).map(|(at, history)| (*at, history.health()))
+    }
+
+    fn bypass(&self, id: u64) -> Option<bypass::Seen> {
+        lock(&self.bypasses).get(&id).copied()
     }
 
     fn forget(&self, id: u64) {

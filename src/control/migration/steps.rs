@@ -173,6 +173,7 @@ impl Work<'_> {
     async fn judge(&self, record: &mut Record) -> Result {
         loop {
             self.is_alive(record).await?;
+            self.control.look_for_bypass(self.id, record).await;
             let Some(closed) = self.closed_gates(record).await? else { return Ok(()) };
             self.wait_for(record, closed).await?;
         }
@@ -199,6 +200,8 @@ impl Work<'_> {
     async fn approve(&self, record: &mut Record) -> Result {
         loop {
             self.is_alive(record).await?;
+            // Whoever approves it should know.
+            self.control.look_for_bypass(self.id, record).await;
             let approved = record.approved || self.control.migrations.is_approved(self.id);
             record.approved = approved;
             if record.options.policy == Policy::Manual && !approved {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Control, LISTED, MigrationError};
+use super::{Control, LISTED, MigrationError, bypass};
 use crate::config::{InstanceName, Policy};
 use crate::instance::{Allocation, Finding, InstanceId, Resized};
 use crate::migrate::phase::{Phase, Step};
@@ -28,6 +28,8 @@ pub struct MigrationView {
     pub approved: bool,
     pub allocation: AllocationView,
     pub report: Vec<Finding>,
+    /// Connections that reach the source without passing Segue; `None` where it cannot be seen, or is not looked for.
+    pub bypass: Option<u64>,
     pub gates: Vec<Value>,
     pub switchover: Option<Value>,
     pub may: May,
@@ -101,6 +103,8 @@ impl Control {
         let phase = record.progress.phase();
         let back = record.progress.may_turn_back() && !record.no_way_back;
         let switched = phase >= Phase::Switching;
+        // The last look was before the switch.
+        let bypass = self.migrations.bypass(row.id).filter(|_| !switched).and_then(|seen| seen.connections);
         Some(MigrationView {
             id: row.id,
             service: row.service,
@@ -119,7 +123,8 @@ impl Control {
                 serves_with: record.wanted,
                 granted: record.granted,
             },
-            report: record.report,
+            report: record.report.into_iter().chain(bypass::finding(bypass)).collect(),
+            bypass,
             gates: if live.gates.is_empty() { record.gates } else { live.gates },
             switchover: record.switchover,
             may: May { approve: back && !switched, cancel: back && !switched, rollback: back && switched },
