@@ -78,7 +78,8 @@ pub struct External {
     /// Nothing that it does reaches the world: only then is anything beyond the tee sent to it.
     #[serde(default)]
     pub isolated: bool,
-    /// A page of metrics in Prometheus' text format, of a node exporter or cAdvisor, that usage is read from.
+    /// The http:// URL of a page of metrics in Prometheus' text format, of a node exporter or cAdvisor, that usage is
+    /// read from. Of a page about many containers a fragment such as `#name=web` chooses the rows with that label.
     #[serde(default)]
     pub usage: Option<String>,
 }

@@ -21,6 +21,7 @@ pub mod process;
 mod provider;
 mod providers;
 mod reach;
+mod scrape;
 mod spec;
 mod usage;
 

@@ -15,7 +15,7 @@ pub struct Providers {
 impl Providers {
     /// Those that need nothing.
     pub fn none() -> Self {
-        Self { external: Arc::new(ExternalProvider), process: None, docker: None }
+        Self { external: Arc::<ExternalProvider>::default(), process: None, docker: None }
     }
 
     #[must_use]
