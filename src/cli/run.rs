@@ -101,11 +101,15 @@ async fn serve(
         service_manager::notify(&format!("MAINPID={}", std::process::id()));
     }
     control.accept();
-    if let Err(error) = control.resume_migrations().await {
-        tracing::error!(%error, "migrations do not go on, and their instances were not started; start Segue again");
-    }
     let mut door = control.open_door();
     let mut changes = watch::file(file);
+    let resuming = Arc::clone(&control);
+    // Beside everything else: whoever runs instances may take its time to answer.
+    tokio::task::spawn_local(async move {
+        if let Err(error) = resuming.resume_migrations().await {
+            tracing::error!(%error, "migrations do not go on; start Segue again");
+        }
+    });
     for entrance in control.sockets().entrances() {
         tracing::info!(address = %entrance.address, tls = entrance.tls.is_some(), "listening");
     }

@@ -32,6 +32,11 @@ pub enum ReloadError {
     Store(#[from] StoreError),
     #[error("service `{0}` is switching over; try again when that is over")]
     Switching(Arc<str>),
+    #[error(
+        "service `{service}` is being moved by migration {migration}, so its instances have to stay in the settings as they \
+         are; wait for its end, or cancel it"
+    )]
+    Migrating { service: String, migration: u64 },
     /// Requests under way know the instances by their names.
     #[error(
         "service `{service}`: the endpoints that serve now are the `{}` of the running settings and the `{}` of the \
@@ -81,11 +86,26 @@ impl Control {
     /// Takes over new settings, or says why not and changes nothing.
     pub async fn reload(&self, next: Settings) -> Result<(), ReloadError> {
         let one_at_a_time = self.reloading.lock().await;
+        self.keeps_what_migrates(&next).await?;
         self.adopt(next, |effective| effective).await?;
         drop(one_at_a_time);
         // SIGHUP is also how log rotation says that the file has moved away.
         if let Some(log) = &self.access_log {
             log.reopen();
+        }
+        Ok(())
+    }
+
+    /// A migration rests on what its service's instances are.
+    async fn keeps_what_migrates(&self, next: &Settings) -> Result<(), ReloadError> {
+        let running = self.settings();
+        for row in self.store().migrations(0).await?.into_iter().filter(|row| !row.over) {
+            let instances = |of: &Settings| {
+                of.services.get(&row.service).map(|of| (of.source.clone(), of.shadow.clone()))
+            };
+            if instances(&running) != instances(next) {
+                return Err(ReloadError::Migrating { service: row.service, migration: row.id });
+            }
         }
         Ok(())
     }
@@ -129,7 +149,7 @@ impl Control {
         let old = self.services.load_full();
         let store = self.store();
         let recorded = store.all_active().await?;
-        let effective = adjust(Slots::load(&store).await?.overlay(&next));
+        let effective = adjust(Slots::load(&store).await?.overlay(&next, &recorded));
         let services = Services::build(&effective, Some(&old), &recorded, &self.memory, self.seed).await?;
         for service in services.iter() {
             let Some(gate) = self.gates.state(&service.name) else { continue };

@@ -29,7 +29,7 @@ pub use self::measure::{BySide, Measurements, ServiceMeasurements};
 pub use self::migration::{
     DryRun, MigrationError, MigrationEvent, MigrationRequest, MigrationView, SourceError,
 };
-use self::migration::{Migrations, start_sources};
+use self::migration::{Migrations, start_again, start_sources};
 use self::past::PastSwitchovers;
 pub use self::past::SwitchoverCounts;
 pub use self::services::ServiceControl;
@@ -126,12 +126,13 @@ impl Control {
         let memory = Memory::new(settings.lane.max_bytes);
         let seed = fastrand::u64(..);
         let tees_stopped = Arc::new(AtomicBool::new(false));
+        start_sources(&settings, &store, &providers).await?;
+        start_again(&store, &providers).await?;
         let mut recorded = store.all_active().await?;
         if let Some(predecessor) = &predecessor {
             predecessor.offer().overlay(&mut recorded);
         }
-        start_sources(&settings, &store, &providers).await?;
-        let effective = Slots::load(&store).await?.overlay(&settings);
+        let effective = Slots::load(&store).await?.overlay(&settings, &recorded);
         let services = Services::build(&effective, None, &recorded, &memory, seed).await?;
         let sockets = inherited.complete(&settings)?;
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Endpoint, InstanceName, Settings};
 use crate::instance::Spec;
-use crate::store::{SlotRow, Store, StoreError};
+use crate::store::{ActiveRecord, SlotRow, Store, StoreError};
 
 /// What a migration has put there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,15 +42,33 @@ impl Slot {
 }
 
 impl Slot {
+    /// The same instance, elsewhere.
+    #[must_use]
+    pub fn at(self, endpoints: Vec<String>) -> Self {
+        Self { endpoints, ..self }
+    }
+
     /// Whether it was filled while the configuration said what it says now.
     pub fn is_of(&self, configured: &config::Service, name: InstanceName) -> bool {
         self.configured == said(configured, name)
     }
 }
 
+impl Slot {
+    /// Whether the configuration has these endpoints, in either slot.
+    fn is_named(&self, configured: &config::Service) -> bool {
+        let instances = [Some(&configured.source), configured.shadow.as_ref()];
+        instances.into_iter().flatten().any(|of| {
+            of.endpoints.len() == self.endpoints.len()
+                && of.endpoints.iter().all(|endpoint| self.endpoints.contains(&endpoint.to_string()))
+        })
+    }
+}
+
 impl Slots {
     pub async fn load(store: &Store) -> Result<Self, StoreError> {
-        Ok(Self(store.slots().await?.into_iter().filter_map(decode).collect()))
+        // One that is not understood may be the instance that serves, so nothing goes on without it.
+        Ok(Self(store.slots().await?.into_iter().map(decode).collect::<Result<_, _>>()?))
     }
 
     pub fn get(&self, service: &str, instance: InstanceName) -> Option<&Slot> {
@@ -58,17 +76,29 @@ impl Slots {
         found.map(|(.., slot)| slot)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.0.iter().map(|(.., slot)| slot)
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, InstanceName, &Slot)> {
+        self.0.iter().map(|(service, name, slot)| (service, *name, slot))
     }
 
-    /// The settings as they are in effect.
-    pub fn overlay(&self, configured: &Settings) -> Settings {
+    /// The settings as they are in effect. The slot that serves, by `recorded`, is given back only to a configuration
+    /// that names the same endpoints somewhere: a new shadow must not become the active instance by being written down.
+    pub fn overlay(&self, configured: &Settings, recorded: &[(String, ActiveRecord)]) -> Settings {
         let mut settings = configured.clone();
         for (name, instance, slot) in &self.0 {
             let Some(service) = settings.services.get_mut(&**name) else { continue };
             let Some(of) = configured.services.get(&**name) else { continue };
-            if !slot.is_of(of, *instance) {
+            let active = recorded.iter().find(|(service, _)| **service == **name);
+            let serves = active.is_some_and(|(_, record)| record.instance == *instance);
+            let held = serves && !slot.endpoints.is_empty() && !slot.is_named(of);
+            if held && !slot.is_of(of, *instance) {
+                tracing::warn!(
+                    service = &**name,
+                    slot = instance.as_str(),
+                    endpoints = slot.endpoints.join(", "),
+                    "what the settings say here is ignored: the instance that serves was put there by a migration; \
+                     write its endpoints under `source` to go on from it"
+                );
+            } else if !slot.is_of(of, *instance) {
                 tracing::info!(
                     service = &**name,
                     slot = instance.as_str(),
@@ -103,14 +133,12 @@ fn said(service: &config::Service, instance: InstanceName) -> String {
     blake3::hash(text.unwrap_or_default().as_bytes()).to_hex().to_string()
 }
 
-fn decode(row: SlotRow) -> Option<(Arc<str>, InstanceName, Slot)> {
-    match serde_json::from_value(row.record) {
-        Ok(slot) => Some((row.service.into(), row.instance, slot)),
-        Err(error) => {
-            tracing::error!(%error, service = row.service, "a slot in the store is not understood");
-            None
-        }
-    }
+fn decode(row: SlotRow) -> Result<(Arc<str>, InstanceName, Slot), StoreError> {
+    let slot = serde_json::from_value(row.record).map_err(|error| StoreError::Damaged {
+        path: format!("slot `{}` of service `{}`", row.instance.as_str(), row.service).into(),
+        detail: error.to_string(),
+    })?;
+    Ok((row.service.into(), row.instance, slot))
 }
 
 #[cfg(test)]
@@ -130,8 +158,15 @@ mod tests {
             ("web".into(), InstanceName::Source, Slot::new(&[], None, web, InstanceName::Source)),
             ("web".into(), InstanceName::Shadow, Slot::new(&[new], None, web, InstanceName::Shadow)),
         ]);
+        let record = ActiveRecord {
+            instance: InstanceName::Shadow,
+            generation: 2,
+            fingerprint: crate::store::Fingerprint::of(&[]),
+            changed_at: 1,
+        };
+        let recorded = [("web".to_owned(), record)];
         let effective = |text: &str| {
-            let settings = slots.overlay(&settings(text));
+            let settings = slots.overlay(&settings(text), &recorded);
             let web = settings.services.get("web").unwrap();
             let show = |of: &[Endpoint]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             (show(&web.source.endpoints), web.shadow.as_ref().map(|of| show(&of.endpoints)))
@@ -147,6 +182,10 @@ mod tests {
             ("http://b:80".to_owned(), shadow)
         );
         let named = "services.web = { source.endpoints = [\"http://a\"], shadow.endpoints = [\"http://c\"] }";
-        assert_eq!(effective(named), (String::new(), Some("http://c:80".to_owned())));
+        assert_eq!(
+            effective(named),
+            (String::new(), Some("http://b:80".to_owned())),
+            "what serves is not replaced"
+        );
     }
 }

@@ -38,6 +38,11 @@ pub trait Provider: Send + Sync {
 
     fn unfence<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>>;
 
+    /// It is the active one from here on: whatever brings instances back after a failure brings it back.
+    fn promote<'a>(&'a self, _: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Asks it to end, with all its processes, and ends it after `grace`. What it left on disk stays.
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<(), ProviderError>>;
 

@@ -221,7 +221,9 @@ impl Progress {
             (Self::Requested, Came::Done) => Self::Onward(Step::Create),
             (Self::Requested | Self::Onward(Step::Check), Came::Undone(cause)) => Self::Ended(Some(cause)),
             (Self::Onward(step), Came::Done) => step.after(&ONWARD).map_or(Self::Ended(None), Self::Onward),
-            (Self::Onward(_), Came::Undone(cause)) => Self::Back(cause, Step::SwitchBack),
+            (Self::Onward(step), Came::Undone(cause)) if step <= Step::Watch => {
+                Self::Back(cause, Step::SwitchBack)
+            }
             (Self::Onward(Step::Switch), Came::Aborted) => Self::Onward(Step::Judge),
             (Self::Back(cause, step), Came::Done) => {
                 step.after(&BACK).map_or(Self::Ended(Some(cause)), |step| Self::Back(cause, step))
@@ -229,6 +231,8 @@ impl Progress {
             (Self::Back(_, Step::SwitchBack), Came::NoWayBack) => Self::Onward(Step::Watch),
             // Nothing else comes of any step; staying is what can be done again.
             (Self::Ended(_), _)
+            // Once the source is being given up there is only onward.
+            | (Self::Onward(_), Came::Undone(_))
             | (Self::Requested | Self::Onward(_), Came::Aborted | Came::NoWayBack)
             | (Self::Back(..), Came::Undone(_) | Came::Aborted | Came::NoWayBack) => self,
         }
@@ -295,7 +299,7 @@ mod tests {
 
     #[test]
     fn whatever_was_made_is_undone_in_full_and_nothing_is_undone_before_something_was_made() {
-        for (n, step) in ONWARD.into_iter().enumerate() {
+        for (n, step) in ONWARD.into_iter().filter(|step| *step <= Step::Watch).enumerate() {
             let mut progress = Progress::Onward(step).next(Came::Undone(Cause::Failed));
             let mut undone = Vec::new();
             while let Some(step) = progress.step() {
@@ -304,6 +308,14 @@ mod tests {
             }
             assert_eq!(progress, Progress::Ended(Some(Cause::Failed)));
             assert_eq!(undone, if n == 0 { &[] } else { &BACK[..] }, "after {step:?}");
+        }
+    }
+
+    #[test]
+    fn once_the_source_is_being_given_up_nothing_is_undone() {
+        for step in [Step::Grace, Step::Vacate, Step::StopSource, Step::DestroySource] {
+            let retiring = Progress::Onward(step);
+            assert_eq!(retiring.next(Came::Undone(Cause::Failed)), retiring);
         }
     }
 

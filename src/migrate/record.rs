@@ -19,6 +19,9 @@ pub struct Record {
     pub spec: Spec,
     /// The slot that it goes into; the other one serves.
     pub slot: InstanceName,
+    /// What the store had in that slot before, and has again when this is undone.
+    #[serde(default)]
+    pub slot_before: Option<Value>,
     /// The instance that serves, where Segue runs it.
     pub source: Option<Spec>,
     /// What the new instance will serve with.

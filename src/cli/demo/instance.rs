@@ -49,6 +49,7 @@ impl Drop for Folder {
 }
 
 /// One running copy of the sample application.
+#[derive(Clone)]
 pub struct Sample {
     address: SocketAddr,
 }

@@ -176,7 +176,9 @@ async fn move_it(
             progress.say(&format!("{:>5.1} s  {phase}", took.as_secs_f64()));
         }
         // Until it is retired.
-        writes_teed = source.writes_teed().unwrap_or(writes_teed);
+        let asked = source.clone();
+        let seen = tokio::task::spawn_blocking(move || asked.writes_teed()).await;
+        writes_teed = seen.ok().and_then(Result::ok).unwrap_or(writes_teed);
         let waits = migration.reason.as_deref().unwrap_or_default();
         progress.update(&format!("{} requests, {} failed; {waits}", live.done(), live.failed()));
     }

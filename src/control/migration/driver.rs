@@ -48,6 +48,7 @@ impl Control {
 impl Drive {
     async fn run(&mut self) {
         while let Some(step) = self.record.progress.step() {
+            let repeated = self.record.begun;
             if !self.record.begun {
                 self.record.begun = true;
                 if self.record.progress == Progress::Requested {
@@ -59,7 +60,7 @@ impl Drive {
                 self.write(step.as_str(), Phase::Intent, Value::Null).await;
                 failpoint::reach(Failpoint::Step(step, Moment::Intended));
             }
-            let (came, done) = self.carry_out(step).await;
+            let (came, done) = self.carry_out(step, repeated).await;
             failpoint::reach(Failpoint::Step(step, Moment::Done));
             let before = self.record.progress;
             self.note(step, came, done).await;
@@ -75,11 +76,11 @@ impl Drive {
 
     /// Does the step and listens to wishes meanwhile. A step that only waits ends at once when its migration is to
     /// turn back; others are whole before anything is undone.
-    async fn carry_out(&mut self, step: Step) -> (Came, Record) {
+    async fn carry_out(&mut self, step: Step, repeated: bool) -> (Came, Record) {
         let mut working = self.record.clone();
         let (control, id) = (Arc::clone(&self.control), self.id);
         let clock = self.clock;
-        let doing = control.perform(id, &mut working, step, clock);
+        let doing = control.perform(id, &mut working, step, (clock, repeated));
         let mut doing = Box::pin(doing);
         let came = loop {
             if let Some(cause) = self.record.wish

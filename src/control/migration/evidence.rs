@@ -16,6 +16,8 @@ use crate::tee::compare::{Verdict, Weight};
 
 /// Between two runs of the checks.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// Without an answer while requests wait; ten times the source's p99, if that is longer.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Answers without which nothing is rolled back for its share of failures or its latency.
 const LEAST_FAILURES: u64 = 20;
 const LEAST_ANSWERS: u64 = 200;
@@ -148,7 +150,7 @@ impl Control {
     }
 
     /// Why the new side is worse for its callers than the source was.
-    pub(super) async fn regression(&self, record: &Record) -> Option<String> {
+    pub(super) async fn regression(&self, record: &Record, in_step: Duration) -> Option<String> {
         let before = record.baseline.unwrap_or_default();
         let now = self.baseline(&record.spec.service, record.slot).await;
         if now.failed >= LEAST_FAILURES && now.failed_share() > before.failed_share() + WORSE_BY {
@@ -156,6 +158,13 @@ impl Control {
                 "{} of {} answers have failed, and {} of {} before the switch",
                 now.failed, now.answers, before.failed, before.answers
             ));
+        }
+        let silent = Duration::from_micros(before.p99_us.saturating_mul(10)).max(SILENCE);
+        if now.answers == 0 && in_step >= silent {
+            let waiting = self.service(&record.spec.service).await.map_or(0, |status| status.in_flight);
+            if waiting > 0 {
+                return Some(format!("{waiting} requests wait, and none was answered in {silent:?}"));
+            }
         }
         let most = (before.p99_us * SLOWER).max(before.p99_us + SLOWER_US);
         if now.answers >= LEAST_ANSWERS && before.answers >= LEAST_ANSWERS && now.p99_us > most {

@@ -30,6 +30,8 @@ pub(super) struct Hands {
     new: Option<Spec>,
     hooks: Arc<Hooks>,
     told: [Told; 2],
+    /// On the way back nobody's consent is needed to leave.
+    leaving: bool,
     /// Callers may have been told of something that did not happen.
     begun: Arc<AtomicBool>,
 }
@@ -63,6 +65,7 @@ impl Hands {
             new: Some(record.spec.clone()),
             hooks: Arc::new(hooks.map_err(|error| error.to_string())?),
             told: [old?, new?],
+            leaving: false,
             begun: Arc::default(),
         })
     }
@@ -70,7 +73,7 @@ impl Hands {
     /// For the way back.
     pub fn reversed(self) -> Self {
         let [old, new] = self.told;
-        Self { old: self.new, new: self.old, told: [new, old], ..self }
+        Self { old: self.new, new: self.old, told: [new, old], leaving: true, ..self }
     }
 
     async fn clear_up(&self) {
@@ -99,7 +102,8 @@ impl Hands {
         self.hooks.run(occasion).await.map_err(|error| error.to_string())
     }
 
-    async fn untell(&self) {
+    /// Takes back what was told of a switch that did not happen.
+    pub async fn untell(&self) {
         let [old, new] = &self.told;
         for (event, of) in [(Event::Demote, new), (Event::Promote, old)] {
             if let Err(error) = self.tell(event, of).await {
@@ -154,7 +158,10 @@ impl HandOver for Hands {
             let [old, new] = &hands.told;
             hands.begun.store(true, Ordering::Relaxed);
             // A hook may want to ask the old side for something, so it is not frozen yet.
-            hands.tell(Event::Demote, old).await?;
+            match hands.tell(Event::Demote, old).await {
+                Err(error) if hands.leaving => tracing::warn!(error, "a hook was not told"),
+                told => told?,
+            }
             hands.fence_old().await?;
             hands.tell(Event::Promote, new).await
         };

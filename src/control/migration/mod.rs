@@ -20,7 +20,7 @@ mod view;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -28,7 +28,7 @@ use tokio::task::AbortHandle;
 pub use self::error::MigrationError;
 pub use self::request::{DryRun, MigrationRequest};
 pub use self::sources::SourceError;
-pub(super) use self::sources::start_sources;
+pub(super) use self::sources::{start_again, start_sources};
 pub use self::view::{MigrationEvent, MigrationView};
 use super::Control;
 use crate::instance::{InstanceId, Providers};
@@ -38,6 +38,9 @@ use crate::migrate::phase::Cause;
 
 /// Migrations that are listed: those under way, and the newest of the others.
 const LISTED: usize = 100;
+/// For a process that has just begun to take up the migrations of the one before it.
+const TAKEN_UP: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
 /// Runs of the checks that are remembered.
 const RUNS: usize = 120;
 
@@ -124,6 +127,11 @@ impl Migrations {
         lock(&self.bypasses).get(&id).copied()
     }
 
+    /// What was seen at another allocation is no evidence.
+    fn forget_checks(&self, id: u64) {
+        lock(&self.checked).remove(&id);
+    }
+
     fn forget(&self, id: u64) {
         lock(&self.live).remove(&id);
     }
@@ -159,7 +167,16 @@ impl Control {
     }
 
     async fn wish(&self, id: u64, wish: Wish) -> Result<MigrationView, MigrationError> {
-        let wishes = lock(&self.migrations.drivers).get(&id).map(|driver| driver.wishes.clone());
+        let began = Instant::now();
+        let wishes = loop {
+            let wishes = lock(&self.migrations.drivers).get(&id).map(|driver| driver.wishes.clone());
+            let under_way = self.store().migration(id).await?.is_some_and(|row| !row.over);
+            if wishes.is_some() || !under_way || began.elapsed() > TAKEN_UP {
+                break wishes;
+            }
+            // This process has only just begun, and takes it up next.
+            tokio::time::sleep(LOOK).await;
+        };
         let Some(wishes) = wishes else {
             let view = self.migration(id).await?.ok_or(MigrationError::NoMigration(id))?;
             return Err(MigrationError::NotNow(format!("migration {id} is over: {}", view.phase)));
@@ -196,8 +213,8 @@ impl Control {
         &self.migrations.providers
     }
 
-    /// A new instance that is not the active one is its migration's business.
-    fn is_migrating(self: &Arc<Self>, id: &InstanceId) -> bool {
+    /// A new instance that does not serve yet is its migration's business.
+    fn is_migrating(&self, id: &InstanceId) -> bool {
         lock(&self.migrations.drivers).values().any(|driver| driver.instance == *id)
     }
 

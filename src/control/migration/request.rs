@@ -61,6 +61,9 @@ pub struct DryRun {
     pub serves_with: Allocation,
 }
 
+/// A sample that would let almost anything pass.
+const LEAST_PAIRS: u64 = 20;
+
 /// What an instance has that nobody grants anything.
 const UNKNOWN: Allocation = Allocation { cpu: Millicores(0), memory: ByteSize(0), storage: ByteSize(0) };
 
@@ -125,7 +128,11 @@ impl Control {
             return Err(MigrationError::UnderWay(running));
         }
         let slots = Slots::load(&self.store()).await?;
-        let source = slots.get(name, active).and_then(|slot| slot.spec.clone());
+        let settings = self.settings();
+        let configured = settings.services.get(name).ok_or_else(none)?;
+        // A slot that the settings have taken back says nothing about what serves.
+        let of = |slot| slots.get(name, slot).filter(|found| found.is_of(configured, slot));
+        let source = of(active).and_then(|slot| slot.spec.clone());
         let there = service.instance(slot).is_some();
         let (workload, allocation) = match request.to {
             Some(_) if there => {
@@ -146,6 +153,20 @@ impl Control {
                 )));
             }
         };
+        if let Workload::External(of) = &workload
+            && let Some(serving) = service.endpoints(active)
+            && let Some(same) = of.endpoints.iter().find(|endpoint| serving.contains(endpoint))
+        {
+            return Err(MigrationError::Bad(format!(
+                "`to` has {same}, which is the instance that serves already"
+            )));
+        }
+        if options.min_pairs < LEAST_PAIRS {
+            return Err(MigrationError::Bad(format!(
+                "`min_pairs` is {}; fewer than {LEAST_PAIRS} pairs show nothing",
+                options.min_pairs
+            )));
+        }
         // Making sure that it can be run here at all.
         self.providers().of(&workload)?;
         let used = match &source {
@@ -176,6 +197,7 @@ impl Control {
                 workload,
             },
             slot,
+            slot_before: slots.get(name, slot).map(|before| serde_json::json!(before)),
             source,
             wanted,
             granted: None,

@@ -1,4 +1,4 @@
-//! After a start: instances run again that have to, those that nobody knows are destroyed, migrations go on.
+//! After a start: instances that nobody knows are destroyed, migrations go on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,9 +21,11 @@ impl Control {
         }
     }
 
-    /// Takes up what the process before this one left off. Once callers are accepted, or a little before.
+    /// Takes up what the process before this one left off.
     pub async fn resume_migrations(self: &Arc<Self>) -> Result<(), StoreError> {
         let store = self.store();
+        // Before anything is read, so that what begins meanwhile is not taken for left behind.
+        let made = self.providers().list().await;
         let slots = Slots::load(&store).await?;
         let mut known: BTreeSet<InstanceId> = specs(&slots).map(|spec| spec.id.clone()).collect();
         let mut all_known = true;
@@ -42,14 +44,8 @@ impl Control {
                 }
             }
         }
-        for spec in specs(&slots) {
-            let Ok(provider) = self.providers().of(&spec.workload) else { continue };
-            if let Err(error) = provider.start(spec).await {
-                tracing::error!(%error, instance = %spec.id, "an instance cannot be started again");
-            }
-        }
         if all_known {
-            for (id, provider) in self.providers().list().await {
+            for (id, provider) in made {
                 if known.contains(&id) {
                     continue;
                 }

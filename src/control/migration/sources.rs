@@ -36,11 +36,38 @@ pub async fn start_sources(
     let slots = Slots::load(store).await?;
     for (name, service) in &settings.services {
         let Some(run) = &service.source.run else { continue };
-        if slots.get(name, InstanceName::Source).is_some_and(|slot| slot.is_of(service, InstanceName::Source))
-        {
-            continue;
+        if let Some(slot) = slots.get(name, InstanceName::Source) {
+            let ours = slot.spec.as_ref().map(|spec| &spec.id) == source_id(name).ok().as_ref();
+            if slot.is_of(service, InstanceName::Source) || !ours {
+                // A migration has filled or emptied it; what the settings say was there before.
+                continue;
+            }
         }
         start(name, service, run, store, providers).await?;
+    }
+    Ok(())
+}
+
+/// Starts again what slots hold and Segue runs: after a restart of the machine nothing runs any more, and it may have
+/// come up elsewhere. An instance that does not start is not waited for.
+pub async fn start_again(store: &Store, providers: &Providers) -> Result<(), SourceError> {
+    for (service, name, slot) in Slots::load(store).await?.iter() {
+        let Some(spec) = &slot.spec else { continue };
+        let Ok(provider) = providers.of(&spec.workload) else { continue };
+        match tokio::time::timeout(START_UP, provider.start(spec)).await {
+            Ok(Ok(running)) => {
+                let endpoints: Vec<_> = running.endpoints.iter().map(ToString::to_string).collect();
+                if endpoints != slot.endpoints {
+                    tracing::warn!(instance = %spec.id, endpoints = endpoints.join(", "), "it has moved");
+                    let moved = slot.clone().at(endpoints);
+                    store.set_slot(service, name, Some(json!(moved))).await?;
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, instance = %spec.id, "an instance cannot be started again");
+            }
+            Err(_) => tracing::error!(instance = %spec.id, "an instance did not start within {START_UP:?}"),
+        }
     }
     Ok(())
 }

@@ -8,10 +8,10 @@ use serde_json::json;
 use super::driver::Clock;
 use super::handover::{Hands, clear_up};
 use super::{Control, Live, unix_millis};
-use crate::config::{Endpoint, InstanceName, Policy, Window};
+use crate::config::{DrainPolicy, Endpoint, InstanceName, Policy, Window};
 use crate::control::SwitchoverRequest;
 use crate::control::slots::{Slot, Slots};
-use crate::instance::{Gravity, Provider, ProviderError, State, takes_connections};
+use crate::instance::{Gravity, Provider, ProviderError, Role, State, takes_connections};
 use crate::migrate::gate::{self, Gate, GateVerdict, Verdict};
 use crate::migrate::phase::{Came, Cause, Step};
 use crate::migrate::record::Record;
@@ -28,6 +28,8 @@ const TRIES: u32 = 5;
 const END_GRACE: Duration = Duration::from_secs(10);
 /// Pairs that show that the shadow works at all: too few to judge it, enough to size it.
 const FIRST_PAIRS: u64 = 20;
+/// For the source to take connections again, where it has to take over again.
+const SOURCE_BACK: Duration = Duration::from_secs(30);
 /// Switchovers that may give up before the migration does.
 const SWITCHES: u32 = 3;
 
@@ -55,9 +57,9 @@ impl Control {
         id: u64,
         record: &mut Record,
         step: Step,
-        clock: Clock,
+        (clock, repeated): (Clock, bool),
     ) -> Came {
-        let work = Work { control: self, id, clock };
+        let work = Work { control: self, id, clock, repeated };
         let result = match step {
             Step::Check => work.check(record).await,
             Step::Create => work.create(record).await,
@@ -97,6 +99,8 @@ pub(super) struct Work<'c> {
     pub control: &'c Arc<Control>,
     pub id: u64,
     clock: Clock,
+    /// Another process began the step, and nobody knows how far it came.
+    repeated: bool,
 }
 
 impl Work<'_> {
@@ -116,7 +120,7 @@ impl Work<'_> {
         let provider = self.provider(record)?;
         let running = again(|| provider.start(&record.spec)).await?;
         record.endpoints = running.endpoints.iter().map(ToString::to_string).collect();
-        Ok(())
+        self.is_another(record)
     }
 
     async fn await_healthy(&self, record: &mut Record) -> Result {
@@ -165,6 +169,7 @@ impl Work<'_> {
     }
 
     async fn forget(&self, record: &mut Record) -> Result {
+        self.control.migrations.forget_checks(self.id);
         self.control.mark(&record.spec.service).await;
         record.gates.clear();
         Ok(())
@@ -173,6 +178,7 @@ impl Work<'_> {
     async fn judge(&self, record: &mut Record) -> Result {
         loop {
             self.is_alive(record).await?;
+            self.is_attached(record)?;
             self.control.look_for_bypass(self.id, record).await;
             let Some(closed) = self.closed_gates(record).await? else { return Ok(()) };
             self.wait_for(record, closed).await?;
@@ -212,9 +218,15 @@ impl Work<'_> {
             let now = unix_millis() / 1000;
             if window::is_open(&windows, now) {
                 // What was so when it became ready may have been long ago.
-                let Some(closed) = self.closed_gates(record).await? else { return Ok(()) };
-                self.wait_for(record, closed).await?;
-                continue;
+                self.is_attached(record)?;
+                if let Some(closed) = self.closed_gates(record).await? {
+                    self.wait_for(record, closed).await?;
+                    continue;
+                }
+                // In the journal before the swap, so that a restart after it still knows.
+                let service = &record.spec.service;
+                record.baseline = Some(self.control.baseline(service, record.slot.other()).await);
+                return Ok(());
             }
             let left = Duration::from_secs(window::next_opening(&windows, now).saturating_sub(now));
             self.wait_for(record, format!("a maintenance window, which opens in {left:?}")).await?;
@@ -226,10 +238,15 @@ impl Work<'_> {
         clear_up(self.control, record).await;
         if self.active(service)? == record.slot {
             // The swap was made, and the process that made it is gone.
-            return Ok(());
+            return self.promoted(record).await;
         }
+        self.is_attached(record)?;
         let hands = Hands::of(self.control, record).map_err(Stop::failed)?;
-        record.baseline = Some(self.control.baseline(service, record.slot.other()).await);
+        if self.repeated {
+            // Hooks may have been told of a switch that did not happen, and the evidence is from before.
+            hands.untell().await;
+            return Err(Stop(Came::Aborted, "Segue was restarted before the switch".to_owned()));
+        }
         let ended = loop {
             let asked = self.control.go_to(
                 service,
@@ -249,7 +266,7 @@ impl Work<'_> {
         match ended.outcome {
             Outcome::Completed => {
                 record.reason = None;
-                Ok(())
+                self.promoted(record).await
             }
             Outcome::Aborted => {
                 record.aborted += 1;
@@ -267,13 +284,18 @@ impl Work<'_> {
         loop {
             let fault = match self.is_alive(record).await {
                 Err(Stop(_, reason)) => Some(reason),
-                Ok(()) => self.control.regression(record).await,
+                Ok(()) => self.control.regression(record, self.in_step(record)).await,
             };
             match fault {
                 Some(reason) if !record.no_way_back => {
                     return Err(Stop(Came::Undone(Cause::RolledBack), reason));
                 }
-                _ if self.in_step(record) >= record.options.watch => return Ok(()),
+                None if self.in_step(record) >= record.options.watch => {
+                    match self.passes_checks(record).await {
+                        Ok(()) => return Ok(()),
+                        Err(why) => self.look_again(format!("its checks to pass: {why}")).await,
+                    }
+                }
                 fault => {
                     let left = record.options.watch.saturating_sub(self.in_step(record));
                     let what = fault.unwrap_or_else(|| format!("{} s of real answers", left.as_secs() + 1));
@@ -284,30 +306,53 @@ impl Work<'_> {
     }
 
     async fn grace(&self, record: &mut Record) -> Result {
-        while self.in_step(record) < record.options.grace {
-            self.look_again("the source's grace period to end".to_owned()).await;
+        loop {
+            let what = match self.is_there(record).await {
+                Err(why) => format!("the new instance to answer before the source is given up: {why}"),
+                Ok(()) if self.in_step(record) >= record.options.grace => return Ok(()),
+                Ok(()) => "the source's grace period to end".to_owned(),
+            };
+            self.look_again(what).await;
         }
-        Ok(())
     }
 
     async fn vacate(&self, record: &mut Record) -> Result {
-        self.fill(record, record.slot.other(), &[], None).await
+        loop {
+            let emptied = match self.is_there(record).await {
+                Ok(()) => self.fill(record, record.slot.other(), &[], None).await.map_err(|Stop(_, why)| why),
+                Err(why) => Err(why),
+            };
+            match emptied {
+                Ok(()) => return Ok(()),
+                Err(why) => self.look_again(why).await,
+            }
+        }
     }
 
     async fn switch_back(&self, record: &mut Record) -> Result {
         let service = &record.spec.service;
         clear_up(self.control, record).await;
+        let mut request = SwitchoverRequest::default();
+        let began = Instant::now();
         while self.active(service)? == record.slot {
             let hands = Hands::of(self.control, record).map_err(Stop::failed)?.reversed();
             let to = record.slot.other();
-            let back = self.control.go_to(service, to, SwitchoverRequest::default(), Arc::new(hands));
-            match back.await {
+            let why = match self.control.go_to(service, to, request, Arc::new(hands)).await {
                 Ok(ended) if ended.outcome == Outcome::Completed => break,
                 Ok(ended) => {
-                    self.look_again(format!("to roll back: {}", ended.reason.unwrap_or_default())).await;
+                    // What the new instance does not end by itself is no reason to stay with it.
+                    request.on_drain_deadline = Some(DrainPolicy::Cut);
+                    ended.reason.unwrap_or_default()
                 }
-                Err(Refused::Busy | Refused::Ending | Refused::Store(_)) => {
-                    self.look_again("another switchover or an upgrade to end".to_owned()).await;
+                Err(error @ (Refused::Busy | Refused::Ending | Refused::Store(_))) => error.to_string(),
+                Err(error) if began.elapsed() < SOURCE_BACK => {
+                    if let Some(source) = &record.source
+                        && let Ok(provider) = self.control.providers().of(&source.workload)
+                        && let Err(error) = provider.start(source).await
+                    {
+                        tracing::warn!(%error, migration = self.id, "the source does not come back");
+                    }
+                    error.to_string()
                 }
                 Err(error) => {
                     let before = record.reason.take().unwrap_or_default();
@@ -316,7 +361,8 @@ impl Work<'_> {
                         format!("{before}; it cannot be rolled back: {error}"),
                     ));
                 }
-            }
+            };
+            self.look_again(format!("the way back: {why}")).await;
         }
         Ok(())
     }
@@ -324,7 +370,8 @@ impl Work<'_> {
     async fn detach(&self, record: &mut Record) -> Result {
         loop {
             let store = self.control.store();
-            let given_back = store.set_slot(&record.spec.service, record.slot, None).await;
+            let before = record.slot_before.clone();
+            let given_back = store.set_slot(&record.spec.service, record.slot, before).await;
             let refreshed = self.control.refresh().await;
             match (given_back, refreshed) {
                 (Ok(()), Ok(())) => return Ok(()),
@@ -332,6 +379,50 @@ impl Work<'_> {
                 (_, Err(error)) => self.look_again(error.to_string()).await,
             }
         }
+    }
+
+    /// The new instance is active from here on, also for whoever starts it again.
+    async fn promoted(&self, record: &mut Record) -> Result {
+        let allocation = record.granted.map_or(record.spec.allocation, |granted| granted.to);
+        let spec = crate::instance::Spec { role: Role::Active, allocation, ..record.spec.clone() };
+        let provider = self.provider(record)?;
+        if let Err(error) = again(|| provider.promote(&record.spec.id)).await {
+            tracing::warn!(%error, migration = self.id, "the provider was not told that its instance is active");
+        }
+        // The swap is made, so that nothing may be undone for want of this.
+        while let Err(Stop(_, why)) =
+            self.fill(record, record.slot, &endpoints(record), Some(spec.clone())).await
+        {
+            self.look_again(why).await;
+        }
+        Ok(())
+    }
+
+    /// Two names for one instance would end in its own end.
+    fn is_another(&self, record: &Record) -> Result {
+        let running = self.control.services.load().get(&record.spec.service);
+        let active = running.as_ref().and_then(|of| of.endpoints(record.slot.other())).unwrap_or_default();
+        match endpoints(record).iter().find(|endpoint| active.contains(endpoint)) {
+            Some(same) => Err(Stop::failed(format!("{same} is the instance that serves already"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What the proxy has in the slot is this migration's instance.
+    fn is_attached(&self, record: &Record) -> Result {
+        let running = self.control.services.load().get(&record.spec.service);
+        let there = running.as_ref().and_then(|of| of.endpoints(record.slot)).unwrap_or_default();
+        if there == endpoints(record) {
+            return Ok(());
+        }
+        let what = "the settings name another instance in its place; put them back and start again";
+        Err(Stop::failed(what))
+    }
+
+    /// It runs and takes connections.
+    async fn is_there(&self, record: &Record) -> std::result::Result<(), String> {
+        self.is_alive(record).await.map_err(|Stop(_, why)| why)?;
+        takes_connections(&endpoints(record)).await
     }
 
     /// Ends an instance that Segue runs; one that is gone has ended.
@@ -481,5 +572,5 @@ fn endpoints(record: &Record) -> Vec<Endpoint> {
 
 /// Every slot's instance that Segue runs itself.
 pub(super) fn specs(slots: &Slots) -> impl Iterator<Item = &crate::instance::Spec> {
-    slots.iter().filter_map(|slot| slot.spec.as_ref())
+    slots.iter().filter_map(|(.., slot)| slot.spec.as_ref())
 }

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::sources::start_again;
 use super::steps::specs;
 use super::{Control, unix_millis};
+use crate::config::InstanceName;
 use crate::control::slots::Slots;
 use crate::instance::{Gathering, InstanceId, Minute, Spec, State, Used, average};
+use crate::proxy::gate::controller::Phase;
 use crate::store::{StoreError, UsageRow};
 
 /// Whether they still run.
@@ -37,8 +40,9 @@ pub(super) async fn follow(control: Weak<Control>) {
             }
         };
         gathered.retain(|id, _| specs(&slots).any(|spec| spec.id == *id));
-        for spec in specs(&slots) {
-            control.keep_running(spec).await;
+        for (service, name, slot) in slots.iter() {
+            let Some(spec) = &slot.spec else { continue };
+            control.keep_running(service, name, spec).await;
             if look.is_multiple_of(SAMPLE_EVERY) {
                 control.sample(spec, &mut gathered).await;
             }
@@ -47,15 +51,36 @@ pub(super) async fn follow(control: Weak<Control>) {
 }
 
 impl Control {
-    async fn keep_running(self: &Arc<Self>, spec: &Spec) {
+    async fn keep_running(self: &Arc<Self>, service: &str, name: InstanceName, spec: &Spec) {
         let Ok(provider) = self.providers().of(&spec.workload) else { return };
-        if let Ok(State::Ended { .. }) = provider.state(&spec.id).await
-            && !self.is_migrating(&spec.id)
-        {
-            tracing::error!(instance = %spec.id, "an instance has ended by itself; it is started again");
-            if let Err(error) = provider.start(spec).await {
-                tracing::error!(%error, instance = %spec.id, "it cannot be started again");
+        let Some(gate) = self.gates.state(service) else { return };
+        let serves = gate.active == name;
+        match provider.state(&spec.id).await {
+            // A pause that was broken off may have left it so.
+            Ok(State::Fenced) if gate.phase == Phase::Open => {
+                tracing::warn!(instance = %spec.id, "an instance is frozen outside of a switchover; it is thawed");
+                if let Err(error) = provider.unfence(&spec.id).await {
+                    tracing::error!(%error, instance = %spec.id, "it cannot be thawed");
+                }
             }
+            Ok(State::Ended { .. }) if serves || !self.is_migrating(&spec.id) => {
+                // It may have been retired since these slots were read.
+                let now = Slots::load(&self.store()).await.ok();
+                let there = now.as_ref().and_then(|slots| slots.get(service, name)?.spec.as_ref());
+                if there != Some(spec) {
+                    return;
+                }
+                tracing::error!(instance = %spec.id, "an instance has ended by itself; it is started again");
+                match start_again(&self.store(), self.providers()).await {
+                    Ok(()) => {
+                        if let Err(error) = self.refresh().await {
+                            tracing::error!(%error, instance = %spec.id, "where it runs now is not known to the proxy");
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, instance = %spec.id, "it cannot be started again"),
+                }
+            }
+            _ => {}
         }
     }
 

@@ -81,14 +81,6 @@ impl DockerProvider {
         Self { engine: Engine::at(socket.into(), patience), owner: owner.to_owned() }
     }
 
-    /// From now on the engine brings it back after it crashed, and after the engine itself restarted. For the one
-    /// that callers depend on; [`fence`](Provider::fence) takes it back. May be repeated.
-    pub async fn promote(&self, id: &InstanceId) -> Result<(), ProviderError> {
-        let client = self.client()?;
-        let found = self.find(&client, id).await?;
-        self.restart_by_engine(&client, id, &found, true).await
-    }
-
     fn client(&self) -> Result<Client, ProviderError> {
         self.engine.client().map_err(Failure::anywhere)
     }
@@ -182,6 +174,16 @@ impl Provider for DockerProvider {
 
     fn unfence<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
         Box::pin(self.thaw(id))
+    }
+
+    /// From now on the engine brings it back after it crashed, and after the engine itself restarted;
+    /// [`fence`](Provider::fence) takes it back.
+    fn promote<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
+        Box::pin(async {
+            let client = self.client()?;
+            let found = self.find(&client, id).await?;
+            self.restart_by_engine(&client, id, &found, true).await
+        })
     }
 
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<(), ProviderError>> {
