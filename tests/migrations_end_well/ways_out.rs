@@ -280,6 +280,55 @@ fn hooks_are_told_within_the_pause_and_one_that_refuses_stops_the_switch() {
 }
 
 #[test]
+fn settings_cannot_pull_the_instances_from_under_a_migration_nor_replace_what_serves() {
+    let mut stage = Stage::new();
+    let load = stage.load(300.0);
+    let config = stage.segue.config.clone();
+    let before = std::fs::read_to_string(&config).unwrap();
+    let shadow = "shadow = { endpoints = [\"http://127.0.0.1:9\"] }\ntee =";
+    let named = before.replacen("tee =", shadow, 1);
+    let mut request = stage.request(&[]);
+    request["policy"] = json!("manual");
+    let id = stage.start(&request);
+    stage.until_phase(id, "ready");
+    std::fs::write(&config, &named).unwrap();
+    until("the reload to be refused", || {
+        stage.segue.log().contains("is being moved by migration").then_some(())
+    });
+    std::fs::write(&config, &before).unwrap();
+    let (status, view) = stage.ask(id, "approve");
+    assert_eq!(status, 200, "{view}");
+    stage.until_phase(id, "done");
+
+    // Whatever the settings call the shadow now, it does not get the callers.
+    std::fs::write(&config, &named).unwrap();
+    until("the settings to be taken over", || stage.segue.log().contains("is ignored").then_some(()));
+    stage.assert_one_instance_is_left("shadow");
+    assert_eq!(stage.finish(load).failed, 0);
+    stage.segue.kill_and_restart();
+    stage.assert_one_instance_is_left("shadow");
+}
+
+#[test]
+fn a_new_instance_that_hangs_once_it_serves_is_rolled_back() {
+    let stage = Stage::new();
+    let load = stage.load(100.0);
+    let source = stage.processes();
+    let mut request = stage.request(&[]);
+    request["watch_ms"] = json!(60_000);
+    let id = stage.start(&request);
+    stage.until_phase(id, "watching");
+    let new: Vec<u32> = stage.processes().into_iter().filter(|pid| !source.contains(pid)).collect();
+    let stopped = std::process::Command::new("kill").args(["-STOP", &new[0].to_string()]).status().unwrap();
+    assert!(stopped.success());
+    stage.until_phase(id, "unwinding");
+    let view = stage.until_over(id);
+    assert_eq!(view["phase"], "rolled_back", "{view:#}");
+    stage.assert_one_instance_is_left("source");
+    stage.finish(load);
+}
+
+#[test]
 fn a_full_disk_holds_a_migration_up_and_loses_nothing() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED for want of: root");

@@ -1,6 +1,6 @@
 //! What is known about both sides since the last mark, and what follows from it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Control;
 use crate::config::{self, Endpoint, InstanceName, Scheme};
@@ -33,6 +33,19 @@ const fn direction(active: InstanceName) -> Direction {
     match active {
         InstanceName::Source => Direction::Forward,
         InstanceName::Shadow => Direction::Reverse,
+    }
+}
+
+/// When the new side last answered somebody.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    answers: u64,
+    at: Instant,
+}
+
+impl Answered {
+    pub fn none_yet() -> Self {
+        Self { answers: 0, at: Instant::now() }
     }
 }
 
@@ -150,7 +163,7 @@ impl Control {
     }
 
     /// Why the new side is worse for its callers than the source was.
-    pub(super) async fn regression(&self, record: &Record, in_step: Duration) -> Option<String> {
+    pub(super) async fn regression(&self, record: &Record, progress: &mut Answered) -> Option<String> {
         let before = record.baseline.unwrap_or_default();
         let now = self.baseline(&record.spec.service, record.slot).await;
         if now.failed >= LEAST_FAILURES && now.failed_share() > before.failed_share() + WORSE_BY {
@@ -159,12 +172,17 @@ impl Control {
                 now.failed, now.answers, before.failed, before.answers
             ));
         }
+        if now.answers > progress.answers {
+            *progress = Answered { answers: now.answers, at: Instant::now() };
+        }
         let silent = Duration::from_micros(before.p99_us.saturating_mul(10)).max(SILENCE);
-        if now.answers == 0 && in_step >= silent {
+        if progress.at.elapsed() >= silent {
             let waiting = self.service(&record.spec.service).await.map_or(0, |status| status.in_flight);
             if waiting > 0 {
                 return Some(format!("{waiting} requests wait, and none was answered in {silent:?}"));
             }
+            // Nobody asks, so silence says nothing.
+            progress.at = Instant::now();
         }
         let most = (before.p99_us * SLOWER).max(before.p99_us + SLOWER_US);
         if now.answers >= LEAST_ANSWERS && before.answers >= LEAST_ANSWERS && now.p99_us > most {

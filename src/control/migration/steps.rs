@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::driver::Clock;
+use super::evidence::Answered;
 use super::handover::{Hands, clear_up};
 use super::{Control, Live, unix_millis};
 use crate::config::{DrainPolicy, Endpoint, InstanceName, Policy, Window};
@@ -281,10 +282,11 @@ impl Work<'_> {
 
     async fn watch(&self, record: &mut Record) -> Result {
         self.control.mark(&record.spec.service).await;
+        let mut progress = Answered::none_yet();
         loop {
             let fault = match self.is_alive(record).await {
                 Err(Stop(_, reason)) => Some(reason),
-                Ok(()) => self.control.regression(record, self.in_step(record)).await,
+                Ok(()) => self.control.regression(record, &mut progress).await,
             };
             match fault {
                 Some(reason) if !record.no_way_back => {
