@@ -11,7 +11,7 @@ fn demo(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn it_fails_nothing_tees_exactly_and_ends_on_the_shadow() {
+fn exclusive_it_fails_nothing_tees_exactly_and_ends_on_the_shadow() {
     let run = demo(&["--json", "--seconds", "4", "--rate", "400", "--percent", "5"]);
     let said = String::from_utf8_lossy(&run.stdout).into_owned();
     let report: Value = serde_json::from_str(&said)

@@ -85,6 +85,9 @@ fn crash_at(point: Failpoint) -> Row {
     let id = 1;
     if turns_back {
         stage.until_phase(id, "watching");
+        until("the new instance to take a write", || {
+            stage.writers().contains(&"shadow".to_owned()).then_some(())
+        });
         let _ = crate::support::try_request(
             admin,
             format!(
