@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::instance::{Folder, Sample, SampleError};
 use self::report::Report;
@@ -115,6 +116,8 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 }
 
 async fn show(args: &DemoArgs, percent: Percent) -> Result<Report, DemoError> {
+    // What was started has to be ended, however this ends.
+    let mut terminate = signal(SignalKind::terminate())?;
     let folder = Folder::new()?;
     let settings = settings(args, percent, &folder)?;
     let progress = Progress::new(args.json);
@@ -123,6 +126,7 @@ async fn show(args: &DemoArgs, percent: Percent) -> Result<Report, DemoError> {
     let shown = tokio::select! {
         shown = move_it(args, percent, &control, &folder, &progress) => shown,
         _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
+        _ = terminate.recv() => Err(DemoError::Interrupted),
     };
     control.drain(Duration::from_secs(1)).await;
     control.end_instances().await;
