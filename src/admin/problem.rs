@@ -132,7 +132,6 @@ impl From<MigrationError> for Problem {
             MigrationError::Bad(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad"),
             MigrationError::NotNow(_) => (StatusCode::CONFLICT, "not_now"),
             MigrationError::Ending => (StatusCode::CONFLICT, "ending"),
-            MigrationError::Incompatible(_) => (StatusCode::CONFLICT, "incompatible"),
             MigrationError::Provider(ProviderError::Unavailable { .. }) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "provider")
             }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use segue::migrate::failpoint::Failpoint;
 use segue::migrate::phase::{Progress, Step};
@@ -101,11 +101,9 @@ fn crash_at(point: Failpoint) -> Row {
     let (phase, active) = if turns_back { ("rolled_back", "source") } else { ("done", "shadow") };
     assert_eq!(view["phase"], phase, "{view:#}");
     stage.assert_one_instance_is_left(active);
-    until("callers to be served again", || {
-        let before = load.live().done() - load.live().failed();
-        std::thread::sleep(Duration::from_millis(20));
-        (load.live().done() - load.live().failed() > before).then_some(())
-    });
+    let answered = || load.live().done() - load.live().failed();
+    let before = answered();
+    until("callers to be served again", || (answered() > before).then_some(()));
     let report = stage.finish(load);
     let writers = stage.writers();
     assert_eq!(writers, if turns_back { &["active", "shadow", "active"][..] } else { &["active", "shadow"] });

@@ -12,6 +12,18 @@ fn assert_undone(stage: &Stage, load: segue::load::Load) {
     assert_eq!(report.failed, 0, "{:?}", report.failures);
 }
 
+/// The one process that is not among `others`.
+fn newcomer(stage: &Stage, others: &[u32]) -> u32 {
+    let new: Vec<u32> = stage.processes().into_iter().filter(|pid| !others.contains(pid)).collect();
+    assert_eq!(new.len(), 1, "{new:?}");
+    new[0]
+}
+
+fn signal(which: &str, pid: u32) {
+    let sent = std::process::Command::new("kill").args([which, &pid.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
 #[test]
 fn a_migration_moves_a_service_under_load_and_fails_no_request() {
     let stage = Stage::new();
@@ -186,10 +198,7 @@ fn a_new_instance_that_dies_while_it_is_watched_is_rolled_back() {
     request["watch_ms"] = json!(60_000);
     let id = stage.start(&request);
     stage.until_phase(id, "watching");
-    let new: Vec<u32> = stage.processes().into_iter().filter(|pid| !source.contains(pid)).collect();
-    assert_eq!(new.len(), 1);
-    let killed = std::process::Command::new("kill").args(["-9", &new[0].to_string()]).status().unwrap();
-    assert!(killed.success());
+    signal("-9", newcomer(&stage, &source));
     let view = stage.until_phase(id, "rolled_back");
     assert!(view["reason"].as_str().unwrap().contains("gone"), "{view:#}");
     stage.assert_one_instance_is_left("source");
@@ -238,8 +247,7 @@ fn a_source_that_dies_in_the_middle_is_started_again() {
     let source = stage.processes();
     let id = stage.start(&request);
     stage.until_phase(id, "ready");
-    let killed = std::process::Command::new("kill").args(["-9", &source[0].to_string()]).status().unwrap();
-    assert!(killed.success());
+    signal("-9", source[0]);
     until("it to run again", || (stage.processes().len() == 2).then_some(()));
     let (status, view) = stage.ask(id, "cancel");
     assert_eq!(status, 200, "{view}");
@@ -318,9 +326,7 @@ fn a_new_instance_that_hangs_once_it_serves_is_rolled_back() {
     request["watch_ms"] = json!(60_000);
     let id = stage.start(&request);
     stage.until_phase(id, "watching");
-    let new: Vec<u32> = stage.processes().into_iter().filter(|pid| !source.contains(pid)).collect();
-    let stopped = std::process::Command::new("kill").args(["-STOP", &new[0].to_string()]).status().unwrap();
-    assert!(stopped.success());
+    signal("-STOP", newcomer(&stage, &source));
     stage.until_phase(id, "unwinding");
     let view = stage.until_over(id);
     assert_eq!(view["phase"], "rolled_back", "{view:#}");

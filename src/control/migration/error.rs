@@ -1,6 +1,6 @@
 //! Why a call about migrations was refused; nothing was changed then.
 
-use crate::instance::{Finding, ProviderError};
+use crate::instance::ProviderError;
 use crate::store::StoreError;
 
 #[derive(Debug, thiserror::Error)]
@@ -19,14 +19,8 @@ pub enum MigrationError {
     NotNow(String),
     #[error("Segue is being upgraded or is ending; try again when that is over")]
     Ending,
-    #[error("the new instance cannot run here:\n{}", list(.0))]
-    Incompatible(Vec<Finding>),
     #[error(transparent)]
     Provider(#[from] ProviderError),
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-fn list(findings: &[Finding]) -> String {
-    findings.iter().map(|of| format!("{}: {}", of.subject, of.message)).collect::<Vec<_>>().join("\n")
 }
