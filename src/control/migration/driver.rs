@@ -39,6 +39,7 @@ impl Control {
             migrations.forget(id);
             super::lock(&migrations.checked).remove(&id);
             super::lock(&migrations.bypasses).remove(&id);
+            migrations.forget_end(&drive.record.spec.id);
             migrations.changed.send_modify(|count| *count += 1);
         });
         self.enter_driver(id, Driver { wishes, task: task.abort_handle(), instance });

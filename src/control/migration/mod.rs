@@ -53,6 +53,8 @@ pub(super) struct Migrations {
     checked: Mutex<HashMap<u64, (Instant, History)>>,
     /// Of the sources: who reaches them otherwise.
     bypasses: Mutex<HashMap<u64, bypass::Seen>>,
+    /// How new instances ended that were started again: their driver may not have looked in between.
+    ends: Mutex<HashMap<InstanceId, String>>,
     /// Grows with everything that happens to any migration.
     changed: watch::Sender<u64>,
 }
@@ -92,6 +94,7 @@ impl Migrations {
             live: Mutex::default(),
             checked: Mutex::default(),
             bypasses: Mutex::default(),
+            ends: Mutex::default(),
             changed: watch::channel(0).0,
         }
     }
@@ -130,6 +133,14 @@ impl Migrations {
     /// What was seen at another allocation is no evidence.
     fn forget_checks(&self, id: u64) {
         lock(&self.checked).remove(&id);
+    }
+
+    fn end_of(&self, id: &InstanceId) -> Option<String> {
+        lock(&self.ends).get(id).cloned()
+    }
+
+    fn forget_end(&self, id: &InstanceId) {
+        lock(&self.ends).remove(id);
     }
 
     fn forget(&self, id: u64) {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::sources::start_again;
-use super::steps::specs;
-use super::{Control, unix_millis};
+use super::steps::{how_it_ended, specs};
+use super::{Control, lock, unix_millis};
 use crate::config::InstanceName;
 use crate::control::slots::Slots;
 use crate::instance::{Gathering, InstanceId, Minute, Spec, State, Used, average};
@@ -63,7 +63,7 @@ impl Control {
                     tracing::error!(%error, instance = %spec.id, "it cannot be thawed");
                 }
             }
-            Ok(State::Ended { .. }) if serves || !self.is_migrating(&spec.id) => {
+            Ok(State::Ended { code, out_of_memory }) if serves || !self.is_migrating(&spec.id) => {
                 // It may have been retired since these slots were read.
                 let now = Slots::load(&self.store()).await.ok();
                 let there = now.as_ref().and_then(|slots| slots.get(service, name)?.spec.as_ref());
@@ -71,6 +71,10 @@ impl Control {
                     return;
                 }
                 tracing::error!(instance = %spec.id, "an instance has ended by itself; it is started again");
+                if self.is_migrating(&spec.id) {
+                    let how = how_it_ended(provider, &spec.id, code, out_of_memory).await;
+                    lock(&self.migrations.ends).insert(spec.id.clone(), how);
+                }
                 match start_again(&self.store(), self.providers()).await {
                     Ok(()) => {
                         if let Err(error) = self.refresh().await {

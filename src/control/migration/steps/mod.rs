@@ -14,7 +14,7 @@ use super::driver::Clock;
 use super::{Control, Live};
 use crate::config::{Endpoint, InstanceName};
 use crate::control::slots::{Slot, Slots};
-use crate::instance::{Provider, ProviderError, Spec, State, takes_connections};
+use crate::instance::{InstanceId, Provider, ProviderError, Spec, State, takes_connections};
 use crate::migrate::phase::{Came, Cause, Step};
 use crate::migrate::record::Record;
 
@@ -172,13 +172,8 @@ impl Work<'_> {
         let provider = self.provider(record)?;
         match provider.state(&record.spec.id).await {
             Ok(State::Ended { code, out_of_memory }) => {
-                let said = provider.tail(&record.spec.id).await;
-                let how = match (out_of_memory, code) {
-                    (true, _) => "it was killed for want of memory".to_owned(),
-                    (_, Some(code)) => format!("it ended with code {code}"),
-                    (_, None) => "it ended".to_owned(),
-                };
-                Err(Stop::failed(format!("the new instance is gone: {how}; it wrote: {said}")))
+                let how = how_it_ended(provider, &record.spec.id, code, out_of_memory).await;
+                Err(Stop::failed(format!("the new instance is gone: {how}")))
             }
             Ok(State::Absent | State::Made) => Err(Stop::failed("the new instance does not run any more")),
             // What cannot be seen now may be seen a little later.
@@ -208,6 +203,21 @@ impl Work<'_> {
         self.control.migrations.see(self.id, Live { waits_for: Some(what), ..Live::default() });
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// In words, with the last ones of its own.
+pub(super) async fn how_it_ended(
+    provider: &Arc<dyn Provider>,
+    id: &InstanceId,
+    code: Option<i32>,
+    out_of_memory: bool,
+) -> String {
+    let how = match (out_of_memory, code) {
+        (true, _) => "it was killed for want of memory".to_owned(),
+        (_, Some(code)) => format!("it ended with code {code}"),
+        (_, None) => "it ended".to_owned(),
+    };
+    format!("{how}; it wrote: {}", provider.tail(id).await)
 }
 
 /// What does not answer is asked again.

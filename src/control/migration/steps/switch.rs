@@ -71,9 +71,16 @@ impl Work<'_> {
         self.control.mark(&record.spec.service).await;
         let mut progress = Answered::none_yet();
         loop {
-            let fault = match self.is_alive(record).await {
-                Err(Stop(_, reason)) => Some(reason),
-                Ok(()) => self.control.regression(record, &mut progress).await,
+            let fault = match self.is_steady(record).await {
+                Err(gone) => Some(gone),
+                Ok(()) => match self.control.regression(record, &mut progress).await {
+                    // Its callers may notice its end before anybody looks at it again.
+                    Some(worse) => Some(match self.is_steady(record).await {
+                        Err(gone) => format!("{worse}: {gone}"),
+                        Ok(()) => worse,
+                    }),
+                    None => None,
+                },
             };
             match fault {
                 Some(reason) if !record.no_way_back => {
@@ -86,11 +93,22 @@ impl Work<'_> {
                     }
                 }
                 fault => {
+                    // Where there is no way back, that it runs again is enough.
+                    self.control.migrations.forget_end(&record.spec.id);
                     let left = record.options.watch.saturating_sub(self.in_step(record));
                     let what = fault.unwrap_or_else(|| format!("{} s of real answers", left.as_secs() + 1));
                     self.look_again(what).await;
                 }
             }
+        }
+    }
+
+    /// It runs, and has not ended since it was made active, even if it was started again.
+    async fn is_steady(&self, record: &Record) -> std::result::Result<(), String> {
+        self.is_alive(record).await.map_err(|Stop(_, why)| why)?;
+        match self.control.migrations.end_of(&record.spec.id) {
+            Some(how) => Err(format!("the new instance is gone: {how}; it was started again")),
+            None => Ok(()),
         }
     }
 
