@@ -28,7 +28,7 @@ use super::report::{self, Gathered, Report};
 use super::service::{CoarseClock, Service, count};
 use crate::allocator;
 use crate::net::{Detached, Listening, Stream};
-use crate::tee::lane::LaneHandle;
+use crate::tee::lane::{LaneHandle, LocalLane};
 
 /// Timeouts are this exact, and a connection rests after twice this.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -125,7 +125,7 @@ impl Table {
 pub struct Worker {
     pub number: usize,
     pub clock: CoarseClock,
-    pub lane: LaneHandle,
+    pub lane: Rc<LocalLane>,
     /// Refusals that belong to no service.
     pub rejects: RefCell<Vec<(&'static str, u64)>>,
     /// Connections by how they ended, where that was not in order.
@@ -168,7 +168,7 @@ impl Worker {
         let worker = Rc::new(Self {
             number: start.number,
             clock: CoarseClock::new(now),
-            lane: start.lane,
+            lane: LocalLane::new(start.lane),
             rejects: RefCell::default(),
             ends: RefCell::default(),
             lines: Lines::default(),
@@ -280,6 +280,7 @@ impl Worker {
             }
         }
         self.sweep_resting(now, idle);
+        self.lane.sweep(now);
         self.active.borrow_mut().retain(|service| service.sweep(now, callers.stall_timeout));
         if let Some(log) = &table.plan.access_log {
             log.flush(&self.lines);
@@ -401,6 +402,7 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
                 }
             }
             Order::Report(reply) => {
+                worker.lane.flush();
                 let _ = reply.send(report::of(&worker));
             }
             Order::Gather(reply) => {

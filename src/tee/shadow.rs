@@ -3,6 +3,7 @@
 //! Lane threads lock it once or twice a pair; callers' paths never touch it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::compare::{Pair, RecentPairs, Verdict};
 use super::plateau::Plateau;
@@ -23,6 +24,7 @@ pub struct Inner {
     pub verdicts: [u64; Verdict::ALL.len()],
     /// What `verdicts` were at the last mark.
     marked: [u64; Verdict::ALL.len()],
+    marked_at: Option<Instant>,
     /// Retries of a pair whose connection the shadow had just closed.
     pub stale_retries: u64,
     pub pairs: RecentPairs,
@@ -40,6 +42,7 @@ impl Default for ShadowRecords {
             by_body: TeeCounts::default(),
             verdicts: [0; Verdict::ALL.len()],
             marked: [0; Verdict::ALL.len()],
+            marked_at: None,
             stale_retries: 0,
             pairs: RecentPairs::new(RECENT),
             plateau: Plateau::default(),
@@ -57,18 +60,28 @@ impl ShadowRecords {
 }
 
 impl Inner {
-    pub fn remember(&mut self, pair: Pair) {
-        if let Some(count) = self.verdicts.get_mut(pair.verdict as usize) {
+    /// Keeps a pair that began at `started`.
+    pub fn remember(&mut self, pair: Pair, started: Instant) {
+        let fresh = self.is_fresh(started);
+        let verdict = pair.verdict as usize;
+        if let (Some(count), Some(marked)) = (self.verdicts.get_mut(verdict), self.marked.get_mut(verdict)) {
             *count += 1;
+            *marked += u64::from(!fresh);
         }
-        if let Some(micros) = pair.shadow.last_byte_us {
+        if let Some(micros) = pair.shadow.last_byte_us.filter(|_| fresh) {
             self.plateau.record(micros);
         }
         self.pairs.push(pair);
     }
 
-    /// What was recorded before is no evidence any more; it goes on being counted.
-    pub fn mark(&mut self) {
+    /// Whether a pair that began at `started` is evidence: it may come in after the mark that it was before.
+    pub fn is_fresh(&self, started: Instant) -> bool {
+        self.marked_at.is_none_or(|marked| started >= marked)
+    }
+
+    /// What began before is no evidence any more; it goes on being counted.
+    pub fn mark(&mut self, now: Instant) {
+        self.marked_at = Some(now);
         self.totals();
         self.totals.mark();
         self.marked = self.verdicts;
@@ -93,5 +106,42 @@ impl Inner {
     pub fn turn(&mut self) {
         self.totals();
         self.totals.turn();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use http::Method;
+
+    use super::*;
+    use crate::tee::compare::{Asked, End, Outcome, Parties, compare};
+
+    fn pair() -> Pair {
+        let asked = Asked { method: Method::GET, conditional: false, ranged: false, credentials: false };
+        let parties = Parties {
+            service: "web".into(),
+            generation: 1,
+            source_instance: "source".into(),
+            shadow_instance: "shadow".into(),
+        };
+        let broke_off = Outcome::without_head(End::BrokeOff);
+        let comparison = compare(&asked, &broke_off, &broke_off);
+        Pair::new(SystemTime::UNIX_EPOCH, &parties, &asked, "/", &broke_off, &broke_off, comparison)
+    }
+
+    #[test]
+    fn a_pair_that_ends_after_a_mark_is_evidence_only_if_it_began_after_it() {
+        let records = ShadowRecords::default();
+        let mut records = records.lock();
+        let marked = Instant::now();
+        records.mark(marked);
+        records.remember(pair(), marked - Duration::from_millis(1));
+        assert_eq!(records.verdicts.iter().sum::<u64>(), 1);
+        assert_eq!(records.verdicts_since_mark().iter().sum::<u64>(), 0);
+        records.remember(pair(), marked);
+        assert_eq!(records.verdicts.iter().sum::<u64>(), 2);
+        assert_eq!(records.verdicts_since_mark().iter().sum::<u64>(), 1);
     }
 }

@@ -132,6 +132,11 @@ impl Instance {
         self.endpoints.load_full()
     }
 
+    /// All of it is reached in clear over HTTP/1.1.
+    pub fn is_plain(&self) -> bool {
+        self.endpoints.load().iter().all(|endpoint| endpoint.scheme == Scheme::Http)
+    }
+
     /// Replaces the endpoints. One that stays keeps its health and its failures.
     pub fn set_endpoints(&self, fresh: Vec<Endpoint>) {
         let old = self.endpoints();

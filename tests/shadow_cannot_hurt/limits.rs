@@ -36,9 +36,9 @@ fn after(segue: &Segue, gets: u64, target: &str) -> Value {
 }
 
 /// So many callers at once.
-fn crowd(segue: &Segue, size: usize) {
+fn crowd(segue: &Segue, size: usize, ask: Ask) {
     let mut callers: Vec<_> = (0..size).map(|_| connect(segue.address)).collect();
-    let ask = Ask::get("/").with("connection", "close").bytes();
+    let ask = ask.with("connection", "close").bytes();
     for caller in &mut callers {
         caller.write_all(&ask).unwrap();
     }
@@ -67,7 +67,7 @@ fn a_deadline_that_passes_before_there_is_a_connection() {
     let limits = "max_connections = 1, connect_timeout = \"20s\"";
     let (segue, _instances) = within(limits, &["hang"], "", "");
     // One holds the only connection until its deadline; those that came with it cannot have been sent.
-    crowd(&segue, 20);
+    crowd(&segue, 20, Ask::get("/"));
     let service = settled(&segue, 20);
     let (teed, unsent) = (teed(&service), skipped(&service, "connect_failed"));
     assert!(teed > 0 && unsent > 0 && teed + unsent == 20, "{:#}", service["tee"]);
@@ -111,11 +111,12 @@ fn bytes_held() {
 #[test]
 fn the_queue_to_the_lane() {
     let rest = "[lane]\nqueue = 1\n";
-    let (segue, _instances) = within("max_concurrency = 100000", &[], rest, "");
+    // A worker asks for plain copies itself, so what goes by the queue is those with a body.
+    let (segue, _instances) = within("max_concurrency = 100000", &[], rest, SEARCH);
     let mut asked = 0;
     until("a full queue", || {
         // A worker finds many of them ready and offers faster than the lane takes.
-        crowd(&segue, 60);
+        crowd(&segue, 60, Ask::new("POST", "/echo").carrying("application/json", b"{}".to_vec()));
         asked += 60;
         (skipped(&settled(&segue, asked), "queue_full") > 0).then_some(())
     });

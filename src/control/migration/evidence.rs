@@ -55,7 +55,7 @@ impl Control {
         // What the workers still hold belongs to the time before.
         self.reports().await;
         let Some(of) = self.services.load().get(service) else { return };
-        of.records.lock().mark();
+        of.records.lock().mark(Instant::now());
         self.totals().of(&of.name).latency.mark();
     }
 

@@ -1,16 +1,24 @@
-//! The lane: threads of its own that ask the shadow and compare, fed by a bounded queue that drops.
+//! The lane: it asks the shadow, and compares, without any caller waiting for it.
 //!
 //! ```text
-//!  worker: sampled read ── offer ──► queue ──► lane thread: ask the shadow ──┐
-//!     │                     └ full: dropped, counted                         ├─► compare ─► records
-//!     └── source's answer ends ── Outcome ───────────────────────────────────┘
+//!  worker: sampled read ── offer ──┬─ plain and without a body ──► the worker asks ──┐
+//!     │                            └─ else ── queue ──► a lane thread asks ──────────┤
+//!     └── source's answer ends ── Outcome ───────────────────────────────────────────┴─► lane thread: settle
 //! ```
 //!
-//! From `offer` on nothing of a caller's waits for the shadow. What a job holds is counted in bytes by
-//! its permit and released with it, and a job lives no longer than `tee.deadline` beyond its source.
+//! A thread of its own for every leg costs more than the leg: on a full machine it is woken, and displaces the worker,
+//! for each copy. What is cheap to send and to read (plain HTTP/1.1, no request body) is therefore asked from the worker,
+//! as one more connection among its callers'; TLS, HTTP/2, bodies and whatever has to be parsed go to the lane's threads,
+//! and so does the comparing, many pairs at a time.
+//!
+//! From `offer` on nothing of a caller's waits for the shadow. What a job holds is counted in bytes by its permit and
+//! released with it, and a job lives no longer than `tee.deadline` beyond its source. A queue that is full drops and counts.
 
 mod ask;
 mod copy;
+mod heard;
+mod local;
+mod pools;
 mod run;
 
 use std::sync::Arc;
@@ -21,6 +29,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use tokio::sync::{mpsc, oneshot};
 
+use self::heard::Heard;
 use super::breaker::{Breaker, Pass};
 use super::budget::{Budget, Permit};
 use super::compare::{Asked, Outcome};
@@ -30,6 +39,7 @@ use crate::config::{InstanceName, Tee};
 use crate::upstream::{Added, Instance};
 
 pub use copy::size_of;
+pub use local::LocalLane;
 pub use run::{Lane, LaneError};
 
 /// What the lane has to know of a service; replaced as a whole when its settings change.
@@ -54,6 +64,7 @@ pub struct Job {
     pub body: JobBody,
     /// Where only the body tells whether this is a read.
     pub judge: Option<Judge>,
+    by_body: bool,
     pub started: Instant,
     /// What became of the read at the source.
     pub outcome: oneshot::Receiver<Outcome>,
@@ -78,23 +89,29 @@ pub enum Copied {
 /// Whether a request with this body is a read. Runs on the lane.
 pub type Judge = Box<dyn FnOnce(&HeaderMap, &PathAndQuery, &[u8]) -> bool + Send>;
 
-/// The workers' end of the queue to one lane thread.
+/// A worker's end of the queue to one lane thread.
 #[derive(Clone, Debug)]
 pub struct LaneHandle {
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::Sender<Work>,
 }
 
-impl LaneHandle {
-    /// Hands a read over, or says why not. `parts` and what is `added` are as the instance will get them.
-    pub fn offer(&self, offer: Offer<'_>, now: Instant) -> Result<oneshot::Sender<Outcome>, Skip> {
+/// What the lane's threads do.
+enum Work {
+    Ask(Box<Job>),
+    Settle(Vec<Heard>),
+}
+
+impl Job {
+    /// `parts` and what is `added` are as the instance will get them.
+    fn new(offer: Offer<'_>, now: Instant) -> Result<(Self, oneshot::Sender<Outcome>), Skip> {
         let Offer { service, shadow, generation, source, parts, added, body, judge, credentials } = offer;
         let bytes = size_of(parts);
         let pass = service.breaker.try_pass(now)?;
         let permit = service.budget.try_take(bytes, now)?;
-        let place = self.queue.try_reserve().map_err(|_| Skip::QueueFull)?;
         let (sender, outcome) = oneshot::channel();
         let (target, headers) = copy::owned(parts, added);
-        place.send(Job {
+        let by_body = judge.is_some() || matches!(body, JobBody::Arriving(_));
+        let job = Self {
             asked: Asked::of(&parts.method, &parts.headers, credentials),
             service,
             shadow,
@@ -104,16 +121,17 @@ impl LaneHandle {
             headers,
             body,
             judge,
+            by_body,
             started: now,
             outcome,
             permit,
             pass,
-        });
-        Ok(sender)
+        };
+        Ok((job, sender))
     }
 }
 
-/// The arguments of [`LaneHandle::offer`].
+/// The arguments of [`LocalLane::offer`].
 pub struct Offer<'a> {
     pub service: Arc<LaneService>,
     pub shadow: Arc<Instance>,

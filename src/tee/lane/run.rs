@@ -1,25 +1,21 @@
 //! The lane's threads.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
-use super::ask::{Leg, Question, Whole, ask};
-use super::{Copied, Job, JobBody, LaneHandle};
-use crate::config::InstanceName;
-use crate::record::{Direction, Exchange, Side};
-use crate::tee::compare::{End, Outcome, Pair, Parties, compare};
+use super::ask::Whole;
+use super::heard::Heard;
+use super::pools::Pools;
+use super::{Copied, Job, JobBody, LaneHandle, Work};
 use crate::tee::skip::Skip;
-use crate::upstream::{Instance, Pool};
+use crate::upstream::Pool;
 
 /// How often connections that rested too long are closed.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -69,37 +65,17 @@ impl Lane {
     }
 }
 
-/// This thread's pools, one for each shadow instance it has been asked about.
-#[derive(Default)]
-struct Pools(RefCell<HashMap<usize, Rc<Pool<Whole>>>>);
-
-impl Pools {
-    fn of(&self, instance: &Arc<Instance>) -> Rc<Pool<Whole>> {
-        let key = Arc::as_ptr(instance) as usize;
-        let mut pools = self.0.borrow_mut();
-        Rc::clone(pools.entry(key).or_insert_with(|| Pool::new(Arc::clone(instance))))
-    }
-
-    fn sweep(&self, now: Instant) {
-        let mut pools = self.0.borrow_mut();
-        for pool in pools.values() {
-            pool.sweep(now);
-        }
-        // Only this pool still knows the instance: its settings were replaced.
-        pools.retain(|_, pool| Arc::strong_count(pool.instance()) > 1 || Rc::strong_count(pool) > 1);
-    }
-}
-
-async fn serve(mut jobs: mpsc::Receiver<Job>) {
+async fn serve(mut queue: mpsc::Receiver<Work>) {
     let pools = Rc::new(Pools::default());
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
-            job = jobs.recv() => match job {
-                Some(job) => {
+            work = queue.recv() => match work {
+                Some(Work::Ask(job)) => {
                     let pool = pools.of(&job.shadow);
-                    tokio::task::spawn_local(pair(job, pool));
+                    tokio::task::spawn_local(pair(*job, pool));
                 }
+                Some(Work::Settle(heard)) => heard.into_iter().for_each(Heard::settle),
                 None => return,
             },
             _ = sweep.tick() => pools.sweep(Instant::now()),
@@ -108,92 +84,36 @@ async fn serve(mut jobs: mpsc::Receiver<Job>) {
 }
 
 /// One pair from its two beginnings to its verdict.
-async fn pair(job: Job, pool: Rc<Pool<Whole>>) {
-    let Job { service, body, judge, headers, target, asked, mut permit, pass, started, outcome, .. } = job;
-    let by_body = judge.is_some() || matches!(&body, JobBody::Arriving(_));
-    let skip = |reason: Skip| {
-        let mut records = service.records.lock();
-        let counts = if by_body { &mut records.by_body } else { &mut records.counts };
-        counts.skip(reason);
-    };
-    let deadline = service.tee.deadline;
-    let body = match body {
-        JobBody::Empty => Bytes::new(),
-        // The caller's upload has its own timeouts; the receiver fails when it breaks off.
-        JobBody::Arriving(copied) => match copied.await {
-            Ok(Copied::Whole(body)) => body,
-            Ok(Copied::TooLarge) => return skip(Skip::BodyTooLarge),
-            Err(_) => return skip(Skip::BodyIncomplete),
-        },
-    };
-    if let Some(judge) = judge
-        && !judge(&headers, &target, &body)
-    {
-        return skip(Skip::BodyIsWrite);
+async fn pair(mut job: Job, pool: Rc<Pool<Whole>>) {
+    match job.body().await {
+        Ok(body) => job.hear(body, &pool).await.settle(),
+        Err(reason) => {
+            let mut records = job.service.records.lock();
+            let counts = if job.by_body { &mut records.by_body } else { &mut records.counts };
+            counts.skip(reason);
+        }
     }
-    if let Err(reason) = permit.hold(body.len() as u64) {
-        return skip(reason);
-    }
-    permit.charge(body.len() as u64);
-    let question = Question {
-        method: &asked.method,
-        target: &target,
-        headers,
-        body,
-        trace_sampled: service.tee.trace_sampled,
-        max_answer_bytes: service.tee.max_answer_bytes.bytes(),
-    };
-    let sent = Cell::new(false);
-    let asking = ask(&pool, question, &permit, &sent);
-    let leg = tokio::time::timeout(deadline, asking).await.unwrap_or_else(|_| Leg {
-        outcome: Outcome::without_head(End::TimedOut),
-        connect: None,
-        unseen: (!sent.get()).then_some(Skip::ConnectFailed),
-        retried: false,
-    });
-    match leg.outcome.end {
-        End::Complete | End::TooLarge => pass.succeeded(),
-        _ => pass.failed(Instant::now()),
-    }
-    // The shadow has had its say, so its budget is free; the source may take as long as its caller.
-    drop(permit);
-    let source = outcome.await.unwrap_or_else(|_| Outcome::without_head(End::CallerLeft));
+}
 
-    let comparison = compare(&asked, &source, &leg.outcome);
-    let parties = Parties {
-        service: Arc::clone(&service.name),
-        generation: job.generation,
-        source_instance: job.source.as_str().into(),
-        shadow_instance: job.shadow.name.as_str().into(),
-    };
-    tracing::trace!(service = %service.name, verdict = comparison.verdict.as_str(), age = ?started.elapsed(), "pair");
-    let pair =
-        Pair::new(SystemTime::now(), &parties, &asked, target.as_str(), &source, &leg.outcome, comparison);
-    let mut records = service.records.lock();
-    let counts = if by_body { &mut records.by_body } else { &mut records.counts };
-    match leg.unseen {
-        Some(reason) => counts.skip(reason),
-        None => counts.teed += 1,
-    }
-    records.stale_retries += u64::from(leg.retried);
-    let direction = match job.source {
-        InstanceName::Source => Direction::Forward,
-        InstanceName::Shadow => Direction::Reverse,
-    };
-    let source_status = source.head.as_ref().map(|head| head.status);
-    for (side, outcome) in [(Side::Source, &source), (Side::Shadow, &leg.outcome)] {
-        let exchange = Exchange {
-            side,
-            direction,
-            status: outcome.head.as_ref().map(|head| head.status),
-            first_byte: outcome.first_byte,
-            last_byte: outcome.last_byte.filter(|_| !outcome.caller_slow),
+impl Job {
+    /// The whole body, once it has come and is known to be a read's.
+    async fn body(&mut self) -> Result<Bytes, Skip> {
+        let body = match std::mem::replace(&mut self.body, JobBody::Empty) {
+            JobBody::Empty => Bytes::new(),
+            // The caller's upload has its own timeouts; the receiver fails when it breaks off.
+            JobBody::Arriving(copied) => match copied.await {
+                Ok(Copied::Whole(body)) => body,
+                Ok(Copied::TooLarge) => return Err(Skip::BodyTooLarge),
+                Err(_) => return Err(Skip::BodyIncomplete),
+            },
         };
-        records.recorder.record(&exchange);
-        records.recorder.record_route(target.path(), source_status, &exchange);
+        if let Some(judge) = self.judge.take()
+            && !judge(&self.headers, &self.target, &body)
+        {
+            return Err(Skip::BodyIsWrite);
+        }
+        self.permit.hold(body.len() as u64)?;
+        self.permit.charge(body.len() as u64);
+        Ok(body)
     }
-    if let Some(connect) = leg.connect {
-        records.recorder.connect(Side::Shadow, direction, connect);
-    }
-    records.remember(pair);
 }
