@@ -9,6 +9,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use super::problem::Problem;
 
@@ -24,6 +25,23 @@ pub(super) struct Name(pub String);
 
 /// The migration in the path.
 pub(super) struct Id(pub u64);
+
+/// Whoever made the call, for those few that are pointless once nobody waits for them.
+#[derive(Clone)]
+pub(super) struct Caller(watch::Receiver<()>);
+
+impl Caller {
+    /// The caller waits for as long as the sender lives.
+    pub fn waiting() -> (watch::Sender<()>, Self) {
+        let (waiting, caller) = watch::channel(());
+        (waiting, Self(caller))
+    }
+
+    /// Resolves once it no longer waits.
+    pub async fn gone(mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+}
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Payload<T> {
     type Rejection = Problem;

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::events::{self, Streams};
-use super::extract::{Id, Payload};
+use super::extract::{Caller, Id, Payload};
 use super::problem::Problem;
 use crate::control::{Control, MigrationError, MigrationRequest, MigrationView};
 
@@ -29,10 +29,15 @@ pub(super) struct NoOptions {}
 
 pub(super) async fn start(
     State(control): Shared,
+    Extension(caller): Extension<Caller>,
     Payload(request): Payload<MigrationRequest>,
 ) -> Result<Response, Problem> {
-    if request.dry_run {
-        return Ok(Json(control.try_migration(request).await?).into_response());
+    if let Some(depth) = request.dry_run {
+        return tokio::select! {
+            found = control.try_migration(request, depth) => Ok(Json(found?).into_response()),
+            // It ends with whoever waits for it, and nobody reads this.
+            () = caller.gone() => Err(MigrationError::Ending.into()),
+        };
     }
     let view = control.start_migration(request).await?;
     let location = [(LOCATION, format!("/v1/migrations/{}", view.id))];

@@ -33,6 +33,7 @@ use axum::response::{IntoResponse, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use self::extract::Caller;
 use self::guard::Guard;
 use self::problem::{Problem, render};
 pub use self::server::Running;
@@ -84,7 +85,9 @@ fn app(control: Arc<Control>, guard: Guard) -> Router {
 /// Around every call: who may, how much, and how errors look.
 async fn around(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = match admit(&guard, request).await {
+    // Held for as long as the connection waits for the answer.
+    let (_waiting, caller) = Caller::waiting();
+    let response = match admit(&guard, request).await.map(|request| with(request, caller)) {
         Err(problem) => problem.into_response(),
         // A task of its own, so that it ends even when the connection does not wait for it.
         Ok(request) => tokio::spawn(next.run(request)).await.unwrap_or_else(|error| {
@@ -101,6 +104,11 @@ async fn around(State(guard): State<Arc<Guard>>, request: Request, next: Next) -
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+fn with(mut request: Request, caller: Caller) -> Request {
+    request.extensions_mut().insert(caller);
+    request
 }
 
 /// The request with its whole body, if its caller may.

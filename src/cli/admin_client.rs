@@ -98,7 +98,12 @@ impl Client {
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
-        Ok(serde_json::from_str(&self.call("POST", path, Some(body), CHANGE_PATIENCE)?)?)
+        self.post_within(CHANGE_PATIENCE, path, body)
+    }
+
+    /// For a call that is known to take its time.
+    pub fn post_within(&self, patience: Duration, path: &str, body: &Value) -> Result<Value, ClientError> {
+        Ok(serde_json::from_str(&self.call("POST", path, Some(body), patience)?)?)
     }
 
     /// `None`: there is nothing more to come.

@@ -2,6 +2,7 @@
 //!
 //! Displaying and reading are inverse, so the admin API and the store can keep the text.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -119,10 +120,7 @@ impl fmt::Display for Endpoint {
         match (self.scheme, &self.target) {
             (Scheme::Http, Target::Unix(path)) => write!(f, "unix:{}", path.display()),
             (scheme, Target::Unix(path)) => write!(f, "{scheme}+unix:{}", path.display()),
-            (scheme, Target::Host { name, port }) if name.contains(':') => {
-                write!(f, "{scheme}://[{name}]:{port}")
-            }
-            (scheme, Target::Host { name, port }) => write!(f, "{scheme}://{name}:{port}"),
+            (scheme, Target::Host { name, port }) => write!(f, "{scheme}://{}:{port}", host_text(name)),
         }
     }
 }
@@ -157,6 +155,17 @@ impl FromStr for Endpoint {
         };
         Ok(Self { scheme, target: Target::Host { name, port } })
     }
+}
+
+/// A host as it stands before a port.
+pub(super) fn host_text(host: &str) -> Cow<'_, str> {
+    if host.contains(':') { format!("[{host}]").into() } else { host.into() }
+}
+
+/// `HOST:PORT`, both of them there.
+pub(super) fn host_and_port(authority: &str) -> Option<(String, u16)> {
+    let (host, port) = split_port(authority)?;
+    Some((host, port_number(port?).filter(|port| *port != 0)?))
 }
 
 /// The host in its canonical form, and the port if there is one.

@@ -53,6 +53,14 @@ pub(super) fn health_path(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a path; write it as in a request, with a leading slash"))
 }
 
+/// RFC 6901; the empty one is the whole document.
+pub(super) fn json_pointer(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('/') {
+        return Ok(text.into());
+    }
+    Err(format!("{text:?} is no JSON pointer; begin it with \"/\", as in \"/version\""))
+}
+
 pub(super) fn method(text: &str) -> Result<String, String> {
     let upper = !text.bytes().any(|c| c.is_ascii_lowercase());
     if upper && Method::from_bytes(text.as_bytes()).is_ok() {

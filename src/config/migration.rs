@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Endpoint, Window};
+use super::{Endpoint, Requirement, Window};
 
 /// How a service is moved to another instance.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,11 @@ pub struct Migration {
     pub on_promote: Option<Hook>,
     /// Runs when an instance stops being active, while callers are held.
     pub on_demote: Option<Hook>,
+    /// What a new instance has to reach; a dry run looks for it from where the instance is.
+    pub requires: Vec<Requirement>,
+    /// How an instance is asked for its version, and for that of its data's schema; a dry run compares both sides.
+    pub version: Option<Reading>,
+    pub schema_version: Option<Reading>,
 }
 
 /// Who decides that a migration which is ready switches over.
@@ -54,6 +59,21 @@ pub enum Call {
     /// Any 2xx is consent.
     Http { method: String, endpoint: Endpoint, path: String },
     /// The program and its arguments; exit code 0 is consent.
+    Command(Vec<String>),
+}
+
+/// Something that an instance says about itself in one line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    pub of: ReadingOf,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReadingOf {
+    /// GET `path`, with its query. The value at the JSON pointer, or the first line of the body.
+    Http { path: String, json: Option<String> },
+    /// The program and its arguments; the last line that it writes.
     Command(Vec<String>),
 }
 
@@ -112,6 +132,9 @@ impl Default for Migration {
             min_pairs: 300,
             on_promote: None,
             on_demote: None,
+            requires: Vec::new(),
+            version: None,
+            schema_version: None,
         }
     }
 }

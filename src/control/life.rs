@@ -54,6 +54,7 @@ impl Control {
     /// Ends everything. The store is closed, so that another process may open it.
     pub async fn stop(self: Arc<Self>) {
         self.migrations.let_go();
+        self.migrations.dry_runs_are_over().await;
         self.crew.stop();
         match self.store().close().await {
             // A successor has it.

@@ -27,7 +27,7 @@ pub use self::build::BuildError;
 pub use self::change::{ReloadError, SwitchoverRequest, TeeChange, TeeError};
 pub use self::measure::{BySide, Measurements, ServiceMeasurements};
 pub use self::migration::{
-    DryRun, MigrationError, MigrationEvent, MigrationRequest, MigrationView, SourceError,
+    Depth, DryRun, MigrationError, MigrationEvent, MigrationRequest, MigrationView, SourceError,
 };
 use self::migration::{Migrations, start_again, start_sources};
 use self::past::PastSwitchovers;

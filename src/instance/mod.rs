@@ -22,6 +22,7 @@ mod provider;
 mod providers;
 mod reach;
 mod scrape;
+mod sight;
 mod spec;
 mod usage;
 
@@ -30,6 +31,7 @@ pub use history::{Gathering, Minute, average};
 pub use provider::{Finding, Gravity, Provider, ProviderError, Resized, Running, State};
 pub use providers::Providers;
 pub use reach::takes_connections;
+pub use sight::{Missed, Sight};
 pub use spec::{InstanceId, InvalidId, Role, Spec};
 pub use usage::{IoUsage, Pressure, Throttling, Usage};
 

@@ -1,11 +1,12 @@
 //! The seam: what every kind of instance can be asked to do.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::{Allocation, InstanceId, Spec, Usage};
+use super::{Allocation, InstanceId, Sight, Spec, Usage};
 use crate::config::Endpoint;
 
 /// Whoever runs instances. A new kind is one new file beside this one and one more [`Workload`].
@@ -30,6 +31,11 @@ pub trait Provider: Send + Sync {
         id: &'a InstanceId,
         to: Allocation,
     ) -> BoxFuture<'a, Result<Resized, ProviderError>>;
+
+    /// What an instance that runs sees of the world; `None`: it cannot be seen from here.
+    fn sight<'a>(&'a self, _: &'a InstanceId) -> BoxFuture<'a, Result<Option<Sight>, ProviderError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     fn usage<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Usage, ProviderError>>;
 
@@ -100,6 +106,9 @@ pub struct Finding {
     pub subject: String,
     /// What is so, and the way out.
     pub message: String,
+    /// The numbers behind it, each with its unit in its name: `memory_free_bytes`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub numbers: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -107,6 +116,8 @@ pub struct Finding {
 pub enum Gravity {
     /// As it should be.
     Fine,
+    /// It was not found out, and the message says why.
+    NotKnown,
     /// It will work, and something will be weaker than asked.
     Warning,
     /// It cannot work.
@@ -141,6 +152,13 @@ impl ProviderError {
 
 impl Finding {
     pub fn new(gravity: Gravity, subject: &str, message: impl Into<String>) -> Self {
-        Self { gravity, subject: subject.to_owned(), message: message.into() }
+        let message = message.into();
+        Self { gravity, subject: subject.to_owned(), message, numbers: BTreeMap::new() }
+    }
+
+    #[must_use]
+    pub fn number(mut self, name: &str, value: u64) -> Self {
+        self.numbers.insert(name.to_owned(), value);
+        self
     }
 }

@@ -107,7 +107,7 @@ impl Hooks {
         match &hook.call {
             Call::Command(command) => {
                 let variables = told.map(|(variable, _, value)| (variable, value));
-                Ok(command::run(command, &variables, hook.timeout).await?)
+                Ok(command::run(command, &variables, hook.timeout).await.map(drop)?)
             }
             Call::Http { method, endpoint, path } => {
                 let mut headers = HeaderMap::new();

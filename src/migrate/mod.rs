@@ -5,6 +5,8 @@ pub mod failpoint;
 pub mod gate;
 pub mod hook;
 pub mod phase;
+pub mod protocol;
+pub mod reading;
 pub mod record;
 pub mod switchover;
 pub mod window;

@@ -104,8 +104,23 @@ fn one_that_is_manual_is_approved_and_one_that_waits_is_cancelled() {
 fn a_dry_run_is_a_report() {
     let stage = Stage::new();
     let possible = succeeds(&run(&stage, &["start", "web", "--to", &destination(&stage), "--dry-run"]));
-    assert!(possible.contains("could run here; nothing was changed"), "{possible}");
+    assert!(
+        possible.contains("could run here; it was started and destroyed again, and nothing"),
+        "{possible}"
+    );
+    let starts = possible.lines().find(|line| line.starts_with("FINE") && line.contains("  starts  "));
+    assert!(
+        starts.is_some_and(|line| line.contains("it takes connections and its check passes")),
+        "{possible}"
+    );
     assert!(possible.contains("\nstarts with 250m CPU"), "{possible}");
+    let looked_at =
+        succeeds(&run(&stage, &["start", "web", "--to", &destination(&stage), "--dry-run=static"]));
+    assert!(looked_at.contains("could run here; nothing was changed"), "{looked_at}");
+    assert!(
+        looked_at.lines().any(|line| line.starts_with("NOT KNOWN") && line.contains("starts")),
+        "{looked_at}"
+    );
     let missing = r#"{"provider":"process","command":["/nowhere/app"],"allocation":{"cpu":0.5,"memory":"64 MiB","storage":"8 MiB"}}"#;
     let output = run(&stage, &["start", "web", "--to-json", missing, "--dry-run"]);
     let report = String::from_utf8_lossy(&output.stdout);

@@ -5,6 +5,7 @@
 mod bypass;
 mod cli;
 mod crash;
+mod dry_run;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

@@ -160,7 +160,8 @@ impl Stage {
         pids.filter(of_this).collect()
     }
 
-    fn made(&self) -> Vec<String> {
+    /// Instances of Segue, by their folders.
+    pub fn made(&self) -> Vec<String> {
         let provider = ProcessProvider::open(&self.instances()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let ids = runtime.block_on(provider.list()).unwrap();

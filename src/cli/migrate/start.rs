@@ -1,6 +1,7 @@
 //! `segue migrate start`: what is asked for on the command line becomes a request.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use super::{Result, text, with};
 use crate::cli::admin_client::{ApiArgs, Client};
 use crate::cli::refused;
 use crate::config::parse_duration;
+
+/// An instance may take two minutes to come up, and its engine some time before and after.
+const DRY_RUN_PATIENCE: Duration = Duration::from_mins(5);
 
 #[derive(Args, Debug)]
 pub struct StartArgs {
@@ -41,9 +45,11 @@ pub struct StartArgs {
     /// Pairs without which nothing is judged
     #[arg(long, value_name = "N")]
     min_pairs: Option<u64>,
-    /// Say whether it could run here, and change nothing; exit 1 if it could not
-    #[arg(long)]
-    dry_run: bool,
+    /// Start the new instance, look at it, destroy it, and say whether it could run here; exit 1 if it could not.
+    /// With =static nothing is started
+    #[arg(long, value_name = "DEPTH", value_parser = ["full", "static"], num_args = 0..=1, require_equals = true,
+        default_missing_value = "full")]
+    dry_run: Option<String>,
     /// Follow it to its end; exit 0 only if it is done
     #[arg(long, conflicts_with = "dry_run")]
     follow: bool,
@@ -59,10 +65,10 @@ pub(super) fn run(args: &StartArgs) -> ExitCode {
         Ok(request) => request,
         Err(reason) => return refused(&format!("segue: {reason}")),
     };
-    with(
-        &args.api,
-        |client| if args.dry_run { try_it(client, args, &request) } else { begin(client, args, &request) },
-    )
+    with(&args.api, |client| match &args.dry_run {
+        Some(_) => try_it(client, args, &request),
+        None => begin(client, args, &request),
+    })
 }
 
 fn begin(client: &Client, args: &StartArgs, request: &Value) -> Result {
@@ -82,7 +88,10 @@ fn begin(client: &Client, args: &StartArgs, request: &Value) -> Result {
 }
 
 fn try_it(client: &Client, args: &StartArgs, request: &Value) -> Result {
-    let report = client.post("/v1/migrations", request)?;
+    if args.dry_run.as_deref() != Some("static") && std::io::stderr().is_terminal() {
+        eprintln!("starting the new instance to look at it; it is destroyed again");
+    }
+    let report = client.post_within(DRY_RUN_PATIENCE, "/v1/migrations", request)?;
     if args.json {
         println!("{report}");
     } else {
@@ -96,7 +105,7 @@ fn table(report: &Value) -> String {
     let findings = report["report"].as_array().into_iter().flatten();
     let rows = findings.map(|of| {
         let message = text(of, "message").replace('\n', " ");
-        vec![text(of, "gravity").to_uppercase(), text(of, "subject"), message]
+        vec![text(of, "gravity").to_uppercase().replace('_', " "), text(of, "subject"), message]
     });
     let mut table = columns(&rows.collect::<Vec<_>>());
     for (key, what) in [("starts_with", "starts with"), ("serves_with", "serves with")] {
@@ -105,7 +114,8 @@ fn table(report: &Value) -> String {
         }
     }
     let verdict = if report["compatible"] == true { "could" } else { "cannot" };
-    table + &format!("the new instance {verdict} run here; nothing was changed\n")
+    let what = if report["started"] == true { "; it was started and destroyed again, and" } else { ";" };
+    table + &format!("the new instance {verdict} run here{what} nothing was changed\n")
 }
 
 fn request(args: &StartArgs) -> std::result::Result<Value, String> {
@@ -125,7 +135,10 @@ fn request(args: &StartArgs) -> std::result::Result<Value, String> {
         ("grace_ms", millis(args.grace)),
         ("deadline_ms", millis(args.deadline)),
         ("min_pairs", args.min_pairs.map(|pairs| json!(pairs))),
-        ("dry_run", args.dry_run.then_some(json!(true))),
+        (
+            "dry_run",
+            args.dry_run.as_ref().map(|depth| if depth == "full" { json!(true) } else { json!(depth) }),
+        ),
     ];
     let given = asked.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     Ok(Value::Object(given.collect::<Map<_, _>>()))
@@ -175,9 +188,16 @@ mod tests {
             "min_pairs": 5, "dry_run": true,
         });
         assert_eq!(asked(&line.split(' ').collect::<Vec<_>>()), Ok(expected));
-        for wrong in
-            ["web --policy maybe", "web --watch 60", "web --min-pairs -1", "", "web --dry-run --follow"]
-        {
+        let only_looked_at = json!({ "service": "web", "dry_run": "static" });
+        assert_eq!(asked(&["web", "--dry-run=static"]), Ok(only_looked_at));
+        for wrong in [
+            "web --policy maybe",
+            "web --watch 60",
+            "web --min-pairs -1",
+            "",
+            "web --dry-run --follow",
+            "web --dry-run=some",
+        ] {
             assert!(asked(&wrong.split_whitespace().collect::<Vec<_>>()).is_err(), "{wrong}");
         }
     }
@@ -218,13 +238,15 @@ mod tests {
             "report": [
                 { "gravity": "fine", "subject": "memory", "message": "512 MiB are free" },
                 { "gravity": "fault", "subject": "architecture", "message": "the image is for arm64" },
+                { "gravity": "not_known", "subject": "schema", "message": "not configured" },
             ],
             "starts_with": { "cpu": "500m", "memory": "256MiB", "storage": "1GiB" },
         });
         assert_eq!(
             table(&report),
-            "FINE   memory        512 MiB are free\n\
-             FAULT  architecture  the image is for arm64\n\
+            "FINE       memory        512 MiB are free\n\
+             FAULT      architecture  the image is for arm64\n\
+             NOT KNOWN  schema        not configured\n\
              starts with 500m CPU, 256MiB memory, 1GiB storage\n\
              the new instance cannot run here; nothing was changed\n"
         );

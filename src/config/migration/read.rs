@@ -1,8 +1,8 @@
 //! `[services.NAME.migration]` and `[[services.NAME.checks]]`.
 
-use super::{Call, Check, Expect, Hook, HttpProbe, Migration, Policy, Probe};
+use super::{Call, Check, Expect, Hook, HttpProbe, Migration, Policy, Probe, Reading, ReadingOf};
 use crate::config::reader::{Item, Table};
-use crate::config::{Endpoint, Window, forms};
+use crate::config::{Endpoint, Requirement, Window, forms};
 
 pub(in crate::config) fn migration(t: &mut Table<'_>) -> Migration {
     let d = Migration::default();
@@ -15,7 +15,39 @@ pub(in crate::config) fn migration(t: &mut Table<'_>) -> Migration {
         min_pairs: t.number("min_pairs", d.min_pairs, 1..=1_000_000),
         on_promote: t.take("on_promote").and_then(hook),
         on_demote: t.take("on_demote").and_then(hook),
+        requires: t
+            .take("requires")
+            .map(|item| item.list(|item| item.parsed::<Requirement>()))
+            .unwrap_or_default(),
+        version: t.take("version").and_then(reading),
+        schema_version: t.take("schema_version").and_then(reading),
     }
+}
+
+fn reading(item: Item<'_>) -> Option<Reading> {
+    item.table(|t| {
+        let timeout = t.duration("timeout", Check::DEFAULT_TIMEOUT);
+        let json = t.take("json");
+        let of = match (t.take("path"), t.take("command")) {
+            (Some(path), None) => {
+                let json = json.map(|item| item.text_as(forms::json_pointer));
+                // A pointer that is wrong has been complained about.
+                path.text_as(forms::health_path).map(|path| ReadingOf::Http { path, json: json.flatten() })
+            }
+            (None, Some(item)) => {
+                if let Some(item) = json {
+                    item.fault("belongs to a `path`, and this has a `command`");
+                }
+                command(&item).map(ReadingOf::Command)
+            }
+            _ => {
+                t.fault("needs exactly one of `path` (what to GET) and `command`");
+                None
+            }
+        };
+        Some(Reading { of: of?, timeout })
+    })
+    .flatten()
 }
 
 fn hook(item: Item<'_>) -> Option<Hook> {
@@ -142,7 +174,7 @@ fn pairs<'t, T>(item: Item<'t>, read: impl Fn(&Item<'t>) -> Option<T>) -> Vec<(S
 fn json(item: Item<'_>) -> Vec<(String, serde_json::Value)> {
     let mut found = Vec::new();
     for (pointer, _, item) in item.named().unwrap_or_default() {
-        if pointer.is_empty() || pointer.starts_with('/') {
+        if forms::json_pointer(pointer).is_ok() {
             found.extend(item.scalar().map(|value| (pointer.to_owned(), value)));
         } else {
             item.fault("stands under no JSON pointer; begin it with \"/\", as in \"/status\"");

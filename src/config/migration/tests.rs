@@ -52,6 +52,28 @@ fn bad_values_in_migrations_and_checks() {
             ],
         ),
         (
+            "migration = { requires = [\"db:5432\", \"pg://u:secret@db:1\"], version = { path = \"v\", json = \"a\" }, \
+            schema_version = { command = [\"v\"], json = \"/a\" } }",
+            &[
+                "f:3:27: `services.a.migration.requires`: \"db:5432\" is nothing that can be looked for; write \
+                SCHEME://HOST:PORT, such as \"postgres://10.0.0.5:5432\", or an absolute path",
+                "f:3:38: `services.a.migration.requires`: an endpoint of `requires` is host and port only; drop user, \
+                password and whatever follows the port",
+                "f:3:80: `services.a.migration.version.path`: \"v\" is not a path; write it as in a request, with a \
+                leading slash",
+                "f:3:92: `services.a.migration.version.json`: \"a\" is no JSON pointer; begin it with \"/\", as in \
+                \"/version\"",
+                "f:3:142: `services.a.migration.schema_version.json` belongs to a `path`, and this has a `command`",
+            ],
+        ),
+        (
+            "migration.version = { path = \"/v\", command = [\"v\"] }\nmigration.schema_version = {}",
+            &[
+                "f:3:21: `services.a.migration.version` needs exactly one of `path` (what to GET) and `command`",
+                "f:4:28: `services.a.migration.schema_version` needs exactly one of `path` (what to GET) and `command`",
+            ],
+        ),
+        (
             "checks = [{ path = \"/\" }, { name = \"a\" }, { name = \"b\", path = \"/\", command = [\"c\"] }]",
             &[
                 "f:3:11: `services.a.checks` needs `name`: what the check is called in reports",
@@ -113,6 +135,9 @@ fn migrations_and_checks_are_read_as_they_are_written() {
         windows = ["Mon-Fri 02:00-04:30"]
         on_promote = {{ http = "PUT https://hub.test/a/b?c" }}
         on_demote = {{ command = ["demote", ""], timeout = "100ms" }}
+        requires = ["amqp://Broker:5672", "/srv/app"]
+        version = {{ path = "/info?x", json = "/build/version", timeout = "1s" }}
+        schema_version = {{ command = ["schema", "--of", "web"] }}
         [[services.web.checks]]
         name = "stock"
         path = "/stock?all"
@@ -130,6 +155,13 @@ fn migrations_and_checks_are_read_as_they_are_written() {
     let demote = service.migration.on_demote.unwrap();
     assert_eq!(demote.call, Call::Command(vec!["demote".into(), String::new()]));
     assert_eq!(service.migration.policy, Policy::Manual);
+    let requires: Vec<_> = service.migration.requires.iter().map(ToString::to_string).collect();
+    assert_eq!(requires, ["amqp://broker:5672", "/srv/app"]);
+    let of = ReadingOf::Http { path: "/info?x".into(), json: Some("/build/version".into()) };
+    assert_eq!(service.migration.version, Some(Reading { of, timeout: Duration::from_secs(1) }));
+    let schema = service.migration.schema_version.unwrap();
+    assert_eq!(schema.of, ReadingOf::Command(["schema", "--of", "web"].map(str::to_owned).to_vec()));
+    assert_eq!(schema.timeout, Check::DEFAULT_TIMEOUT);
     assert_eq!(service.migration.windows[0].to_string(), "Mon,Tue,Wed,Thu,Fri 02:00-04:30");
     let Probe::Http(stock) = &service.checks[0].probe else { panic!("{:?}", service.checks) };
     assert_eq!(stock.headers, [("x-probe".to_owned(), "1".to_owned())]);

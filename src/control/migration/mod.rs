@@ -8,6 +8,7 @@
 
 mod bypass;
 mod driver;
+mod dry_run;
 mod error;
 mod evidence;
 mod handover;
@@ -25,8 +26,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
+pub use self::dry_run::{Depth, DryRun};
 pub use self::error::MigrationError;
-pub use self::request::{DryRun, MigrationRequest};
+pub use self::request::MigrationRequest;
 pub use self::sources::SourceError;
 pub(super) use self::sources::{start_again, start_sources};
 pub use self::view::{MigrationEvent, MigrationView};
@@ -55,6 +57,7 @@ pub(super) struct Migrations {
     bypasses: Mutex<HashMap<u64, bypass::Seen>>,
     /// How new instances ended that were started again: their driver may not have looked in between.
     ends: Mutex<HashMap<InstanceId, String>>,
+    dry_runs: dry_run::DryRuns,
     /// Grows with everything that happens to any migration.
     changed: watch::Sender<u64>,
 }
@@ -95,6 +98,7 @@ impl Migrations {
             checked: Mutex::default(),
             bypasses: Mutex::default(),
             ends: Mutex::default(),
+            dry_runs: dry_run::DryRuns::default(),
             changed: watch::channel(0).0,
         }
     }

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::dry_run::Depth;
 use super::{Control, MigrationError, MigrationView, unix_millis};
 use crate::config::{self, ByteSize, Policy};
 use crate::control::slots::Slots;
-use crate::instance::{
-    Allocation, External, Finding, Gravity, InstanceId, Millicores, Role, Spec, Workload, starting,
-};
+use crate::instance::{Allocation, External, InstanceId, Millicores, Role, Spec, Workload, starting};
 use crate::migrate::phase::Progress;
 use crate::migrate::record::{Options, Record};
 use crate::store::{NewEntry, Phase, StoreError};
@@ -28,9 +27,9 @@ pub struct MigrationRequest {
     pub grace_ms: Option<u64>,
     pub deadline_ms: Option<u64>,
     pub min_pairs: Option<u64>,
-    /// The compatibility report, and nothing else.
-    #[serde(default)]
-    pub dry_run: bool,
+    /// The compatibility report, and nothing else: `true`, `"full"` or `"static"`.
+    #[serde(default, deserialize_with = "super::dry_run::depth")]
+    pub dry_run: Option<Depth>,
 }
 
 impl MigrationRequest {
@@ -44,21 +43,9 @@ impl MigrationRequest {
             grace_ms: None,
             deadline_ms: None,
             min_pairs: None,
-            dry_run: false,
+            dry_run: None,
         }
     }
-}
-
-/// The compatibility report of a migration that was not started.
-#[derive(Clone, Debug, Serialize)]
-pub struct DryRun {
-    pub service: Arc<str>,
-    pub provider: &'static str,
-    /// It could run here.
-    pub compatible: bool,
-    pub report: Vec<Finding>,
-    pub starts_with: Allocation,
-    pub serves_with: Allocation,
 }
 
 /// A sample that would let almost anything pass.
@@ -97,27 +84,15 @@ impl Control {
         self.migration(id).await?.ok_or(MigrationError::NoMigration(id))
     }
 
-    /// Says whether it could run, and changes nothing.
-    pub async fn try_migration(&self, request: MigrationRequest) -> Result<DryRun, MigrationError> {
-        let service = request.service.clone();
-        let record = self.prepare_migration(request).await?;
-        let report = self.providers().of(&record.spec.workload)?.preflight(&record.spec).await;
-        Ok(DryRun {
-            service: service.into(),
-            provider: record.spec.workload.provider(),
-            compatible: report.iter().all(|finding| finding.gravity < Gravity::Fault),
-            report,
-            starts_with: record.spec.allocation,
-            serves_with: record.wanted,
-        })
-    }
-
-    async fn under_way(&self, service: &str) -> Result<Option<u64>, StoreError> {
+    pub(super) async fn under_way(&self, service: &str) -> Result<Option<u64>, StoreError> {
         let rows = self.store().migrations(0).await?;
         Ok(rows.iter().find(|row| row.service == service && !row.over).map(|row| row.id))
     }
 
-    async fn prepare_migration(&self, request: MigrationRequest) -> Result<Record, MigrationError> {
+    pub(super) async fn prepare_migration(
+        &self,
+        request: MigrationRequest,
+    ) -> Result<Record, MigrationError> {
         let name = &request.service;
         let none = || MigrationError::NoService(name.clone());
         let service = self.services.load().get(name).ok_or_else(none)?;

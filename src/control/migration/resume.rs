@@ -28,6 +28,8 @@ impl Control {
         let made = self.providers().list().await;
         let slots = Slots::load(&store).await?;
         let mut known: BTreeSet<InstanceId> = specs(&slots).map(|spec| spec.id.clone()).collect();
+        // This process may have begun some before an upgrade of it came to nothing.
+        known.extend(self.migrations.dry_runs.instances());
         let mut all_known = true;
         let mut unfinished = Vec::new();
         for row in store.migrations(0).await?.into_iter().filter(|row| !row.over) {

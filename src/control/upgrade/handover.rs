@@ -218,6 +218,7 @@ impl Control {
     ) -> Result<mpsc::UnboundedReceiver<Told>, HandoverError> {
         // Whoever has the store drives migrations; none of them is switching over.
         self.migrations.let_go();
+        self.migrations.dry_runs_are_over().await;
         self.store().close().await?;
         let sockets = self.sockets();
         let sockets: Vec<BorrowedFd<'_>> = sockets.all().collect();

@@ -1,6 +1,7 @@
 //! From made to running, frozen, and ended.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::Docker as Client;
@@ -12,7 +13,7 @@ use futures_util::StreamExt;
 
 use super::{DockerProvider, Found, NAME, ROLE, body, name, stopped_name, workload};
 use crate::config::{Endpoint, Scheme, Target};
-use crate::instance::{InstanceId, ProviderError, Role, Running, ServiceProtocol, Spec, State};
+use crate::instance::{InstanceId, ProviderError, Role, Running, ServiceProtocol, Sight, Spec, State};
 
 /// What one looks at to see why something does not come up.
 const TAIL_LINES: &str = "20";
@@ -206,6 +207,16 @@ impl Found {
                 out_of_memory: self.seen.state.as_ref().and_then(|state| state.oom_killed) == Some(true),
             },
         }
+    }
+
+    /// By the first process of it, which is this machine's as the engine is; `None` where that may not be looked at.
+    pub fn sight(&self) -> Option<Sight> {
+        let pid = self.seen.state.as_ref()?.pid.filter(|pid| *pid > 0)?;
+        let of = PathBuf::from(format!("/proc/{pid}"));
+        // Where this process counts processes otherwise than the engine, the number is somebody else's.
+        let groups = std::fs::read_to_string(of.join("cgroup")).ok()?;
+        groups.contains(&self.key).then_some(())?;
+        Sight::open(Some(&of.join("ns/net")), &of.join("root")).ok()
     }
 
     fn code(&self) -> Option<i32> {

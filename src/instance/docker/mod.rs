@@ -36,8 +36,8 @@ use bollard::models::ContainerInspectResponse;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Allocation, Docker, Finding, InstanceId, Provider, ProviderError, Resized, Running, Spec, State, Usage,
-    Workload,
+    Allocation, Docker, Finding, InstanceId, Provider, ProviderError, Resized, Running, Sight, Spec, State,
+    Usage, Workload,
 };
 use engine::{Engine, Failure};
 
@@ -158,6 +158,10 @@ impl Provider for DockerProvider {
         to: Allocation,
     ) -> BoxFuture<'a, Result<Resized, ProviderError>> {
         Box::pin(self.regrant(id, to))
+    }
+
+    fn sight<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Option<Sight>, ProviderError>> {
+        Box::pin(async move { Ok(self.find(&self.client()?, id).await?.sight()) })
     }
 
     fn usage<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Usage, ProviderError>> {

@@ -7,9 +7,14 @@ use bollard::models::{ImageInspect, SystemInfo};
 
 use super::body::{self, Limits};
 use super::{DockerProvider, name, workload};
+use crate::config::ByteSize;
 use crate::instance::Gravity::{Fault, Fine, Warning};
 use crate::instance::{Allocation, Docker, Finding, Gravity, Spec, Volume};
 
+/// Of the annotations that the OCI's image specification reserves.
+const VERSION_LABEL: &str = "org.opencontainers.image.version";
+/// `sha256:` and as many digits as `docker images` shows.
+const SHORT_ID: usize = 7 + 12;
 /// The engine makes no container with less.
 const LEAST_MEMORY: u64 = 6 << 20;
 
@@ -130,7 +135,7 @@ fn engine(info: &SystemInfo) -> Finding {
 
 fn about_image(image: &ImageInspect, docker: &Docker, info: &SystemInfo) -> Vec<Finding> {
     let name = &docker.image;
-    let mut findings = vec![Finding::new(Fine, "image", format!("`{name}` is there"))];
+    let mut findings = vec![Finding::new(Fine, "image", format!("`{name}` is there{}", identity(image)))];
     if let (Some(of_image), Some(of_engine)) = (&image.architecture, &info.architecture) {
         let of_engine = architecture(of_engine);
         findings.push(if of_image == of_engine {
@@ -156,6 +161,16 @@ fn about_image(image: &ImageInspect, docker: &Docker, info: &SystemInfo) -> Vec<
     findings
 }
 
+/// What tells an image from others of its name.
+fn identity(image: &ImageInspect) -> String {
+    let labels = image.config.as_ref().and_then(|config| config.labels.as_ref());
+    let version = labels.and_then(|labels| labels.get(VERSION_LABEL));
+    let digest = image.id.as_deref().map(|id| id.chars().take(SHORT_ID).collect::<String>());
+    let version = version.map(|version| format!("version {version}"));
+    let known: Vec<_> = version.into_iter().chain(digest).collect();
+    if known.is_empty() { String::new() } else { format!(": {}", known.join(", ")) }
+}
+
 /// As images name what the kernel names otherwise.
 fn architecture(of_engine: &str) -> &str {
     match of_engine {
@@ -171,6 +186,17 @@ fn resources(wanted: &Allocation, docker: &Docker, info: &SystemInfo) -> Vec<Fin
     let limits = Limits::of(info);
     let of = |gravity: Gravity, subject: &str, message: String| Finding::new(gravity, subject, message);
     let cores = info.ncpu.unwrap_or(i64::MAX);
+    let there = of(
+        Fine,
+        "resources",
+        format!(
+            "the engine has {} and {} of memory in all",
+            info.ncpu.map_or("an unknown number of cores".to_owned(), |cores| format!("{cores} cores")),
+            info.mem_total.map_or("an unknown amount".to_owned(), |bytes| {
+                ByteSize::mib(u64::try_from(bytes).unwrap_or(0) >> 20).to_string()
+            }),
+        ),
+    );
     let cpu = if wanted.cpu.as_cores() > cores as f64 {
         of(Fault, "cpu", format!("{} of CPU are asked for, and the engine has {cores} cores", wanted.cpu))
     } else if limits.cpu {
@@ -201,13 +227,12 @@ fn resources(wanted: &Allocation, docker: &Docker, info: &SystemInfo) -> Vec<Fin
         };
         of(Warning, "storage", message)
     };
-    vec![cpu, memory, storage]
+    vec![there, cpu, memory, storage]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ByteSize;
     use crate::instance::{Millicores, ServiceProtocol};
 
     fn docker() -> Docker {

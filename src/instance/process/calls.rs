@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::folder::{Folder, LOGS};
@@ -13,7 +14,7 @@ use super::{ProcessProvider, ending, launch, logs, port, preflight, storage};
 use crate::config::{Endpoint, Scheme, Target};
 use crate::instance::{
     Allocation, Finding, Gravity, InstanceId, Process, ProviderError, Resized, Running, ServiceProtocol,
-    Spec, State, Usage, Workload,
+    Sight, Spec, State, Usage, Workload,
 };
 
 /// How long a child that has ended may stay unnoticed by the thread that waits for it.
@@ -212,6 +213,13 @@ impl ProcessProvider {
             memory_enforced: memory.is_some(),
             storage_enforced: storage.is_some(),
         })
+    }
+
+    pub(super) fn sight_now(&self, id: &InstanceId) -> Result<Sight, ProviderError> {
+        let (folder, _) = self.made(id)?;
+        let network = folder.network().map_err(failed(id, "read the folder"))?;
+        let place = network.map(|network| network.place());
+        Sight::open(place.as_deref(), Path::new("/")).map_err(failed(id, "see the network"))
     }
 
     pub(super) async fn usage_now(&self, id: &InstanceId) -> Result<Usage, ProviderError> {

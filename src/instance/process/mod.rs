@@ -34,7 +34,8 @@ use futures_util::future::BoxFuture;
 use self::calls::failed;
 use self::group::Site;
 use super::{
-    Allocation, Finding, Gravity, InstanceId, Provider, ProviderError, Resized, Running, Spec, State, Usage,
+    Allocation, Finding, Gravity, InstanceId, Provider, ProviderError, Resized, Running, Sight, Spec, State,
+    Usage,
 };
 
 /// Runs instances as processes of this machine.
@@ -137,6 +138,10 @@ impl Provider for ProcessProvider {
             let _turn = self.turn(id).await;
             self.resize_now(id, to).await
         })
+    }
+
+    fn sight<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Option<Sight>, ProviderError>> {
+        Box::pin(async move { self.sight_now(id).map(Some) })
     }
 
     fn usage<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Usage, ProviderError>> {

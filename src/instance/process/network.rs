@@ -187,7 +187,8 @@ impl Network {
         }
     }
 
-    fn place(&self) -> PathBuf {
+    /// The file that it is entered by.
+    pub fn place(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.namespace)
     }
 

@@ -24,7 +24,8 @@ pub fn findings(
     site: &Site,
     volumes: bool,
 ) -> Vec<Finding> {
-    let mut findings = vec![program(process), limits(site)];
+    let mut findings = program(process);
+    findings.push(limits(site));
     findings.extend(directory(process));
     findings.extend(stand_ins(process));
     findings.extend(names(&process.environment));
@@ -51,40 +52,47 @@ fn fault(subject: &str, message: impl Into<String>) -> Finding {
     Finding::new(Gravity::Fault, subject, message)
 }
 
-fn program(process: &Process) -> Finding {
+fn program(process: &Process) -> Vec<Finding> {
     let Some(name) = process.command.first().filter(|name| !name.is_empty()) else {
-        return fault("command", "the command is empty; give the program and its arguments");
+        return vec![fault("command", "the command is empty; give the program and its arguments")];
     };
     if !stand_in::unknown(name).is_empty() || name.contains('{') {
-        return warning("command", format!("{name:?} cannot be looked for before the instance is made"));
+        let message = format!("{name:?} cannot be looked for before the instance is made");
+        return vec![warning("command", message)];
     }
     let Some(path) = find(name, process) else {
-        return fault("command", format!("there is no program {name:?}; give its whole path, or set PATH"));
+        let message = format!("there is no program {name:?}; give its whole path, or set PATH");
+        return vec![fault("command", message)];
     };
     if !path.is_file() || access(&path, Access::EXEC_OK).is_err() {
-        return fault("command", format!("{} is not executable; see its mode", path.display()));
+        return vec![fault("command", format!("{} is not executable; see its mode", path.display()))];
     }
-    let head = |path: &Path| {
-        let mut head = Vec::new();
-        File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).ok().map(|_| head)
-    };
     let Some(begins) = head(&path) else {
-        return warning(
-            "command",
-            format!("{} cannot be read, so its architecture is unknown", path.display()),
-        );
+        let message = format!("{} cannot be read, so its architecture is unknown", path.display());
+        return vec![warning("command", message)];
     };
-    if let Some(line) = begins.strip_prefix(b"#!") {
-        let line = String::from_utf8_lossy(line);
-        let interpreter =
-            line.lines().next().unwrap_or_default().split_whitespace().next().unwrap_or_default();
-        if access(interpreter, Access::EXEC_OK).is_err() {
-            return fault("command", format!("{} wants {interpreter:?}, which is not there", path.display()));
-        }
-        return fine("command", format!("{} is a script for {interpreter}", path.display()));
+    let Some(line) = begins.strip_prefix(b"#!") else { return vec![architecture(&path, &begins)] };
+    let line = String::from_utf8_lossy(line);
+    let interpreter = line.lines().next().unwrap_or_default().split_whitespace().next().unwrap_or_default();
+    if access(interpreter, Access::EXEC_OK).is_err() {
+        let message = format!("{} wants {interpreter:?}, which is not there", path.display());
+        return vec![fault("command", message)];
     }
+    let script = fine("command", format!("{} is a script for {interpreter}", path.display()));
+    let interpreter = Path::new(interpreter);
+    // One that is a script itself says nothing.
+    let its = head(interpreter).filter(|begins| machine(begins).is_some());
+    [script].into_iter().chain(its.map(|begins| architecture(interpreter, &begins))).collect()
+}
+
+fn head(path: &Path) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).ok().map(|_| head)
+}
+
+fn architecture(path: &Path, begins: &[u8]) -> Finding {
     let own = head(Path::new("/proc/self/exe")).as_deref().and_then(machine);
-    match (machine(&begins), own) {
+    match (machine(begins), own) {
         (None, _) => fault("architecture", format!("{} is neither a program nor a script", path.display())),
         (Some(its), Some(own)) if its != own => fault(
             "architecture",
@@ -95,7 +103,9 @@ fn program(process: &Process) -> Finding {
                 name_of(own)
             ),
         ),
-        _ => fine("architecture", format!("{} is built for this machine", path.display())),
+        (Some(its), _) => {
+            fine("architecture", format!("{} is built for this machine, {}", path.display(), name_of(its)))
+        }
     }
 }
 
@@ -182,37 +192,50 @@ fn limits(site: &Site) -> Finding {
     }
 }
 
+/// What there is, and what of it does not suffice.
 fn resources(allocation: &Allocation, data: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let cores = std::thread::available_parallelism().map_or(u32::MAX, |cores| cores.get() as u32);
-    if allocation.cpu.0 > cores.saturating_mul(1000) {
-        let message =
-            format!("{} of CPU are wanted, and there are {cores} cores; ask for less", allocation.cpu);
-        findings.push(fault("cpu", message));
+    let mut there = fine("resources", "");
+    let mut told = Vec::new();
+    if let Ok(cores) = std::thread::available_parallelism() {
+        let cores = cores.get() as u32;
+        told.push(format!("there are {cores} cores"));
+        there = there.number("cpu_millicores", u64::from(cores) * 1000);
+        if allocation.cpu.0 > cores.saturating_mul(1000) {
+            let message =
+                format!("{} of CPU are wanted, and there are {cores} cores; ask for less", allocation.cpu);
+            findings.push(fault("cpu", message));
+        }
     }
-    if let Some(available) = available_memory()
-        && available < allocation.memory
-    {
-        let message = format!(
-            "{} of memory are wanted, and {} are to be had; ask for less, or free some",
-            allocation.memory,
-            ByteSize::mib(available.bytes() >> 20)
-        );
-        findings.push(fault("memory", message));
+    if let Some(available) = available_memory() {
+        let text = ByteSize::mib(available.bytes() >> 20);
+        told.push(format!("{text} of memory are free"));
+        there = there.number("memory_free_bytes", available.0);
+        if available < allocation.memory {
+            let message = format!(
+                "{} of memory are wanted, and {text} are to be had; ask for less, or free some",
+                allocation.memory,
+            );
+            findings.push(fault("memory", message));
+        }
     }
-    let there = data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    if let Ok(disk) = statvfs(there) {
+    let place = data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    if let Ok(disk) = statvfs(place) {
         let free = ByteSize(disk.f_bavail.saturating_mul(disk.f_frsize));
+        let text = ByteSize::mib(free.bytes() >> 20);
+        told.push(format!("{text} of storage are free"));
+        there = there.number("storage_free_bytes", free.0);
         if free < allocation.storage {
             let message = format!(
-                "{} of storage are wanted, and {} are free at {}; ask for less, or move [state] store",
+                "{} of storage are wanted, and {text} are free at {}; ask for less, or move [state] store",
                 allocation.storage,
-                ByteSize::mib(free.bytes() >> 20),
-                there.display()
+                place.display()
             );
             findings.push(fault("storage", message));
         }
     }
+    there.message = told.join(", ");
+    findings.push(there);
     findings
 }
 

@@ -38,12 +38,13 @@ pub(in crate::migrate) fn last(line: &str) -> String {
     if line.is_empty() { " without a word".to_owned() } else { format!("; its last line: {line}") }
 }
 
-/// Runs `command` in this process's environment and `variables`; exit code 0 is success.
+/// Runs `command` in this process's environment and `variables`; exit code 0 is success. Gives the last line that it
+/// wrote.
 pub(in crate::migrate) async fn run(
     command: &[String],
     variables: &[(&str, String)],
     timeout: Duration,
-) -> Result<(), CommandError> {
+) -> Result<String, CommandError> {
     let (program, arguments) = command.split_first().ok_or(CommandError::Empty)?;
     let failed = |error| CommandError::Start { program: program.clone(), error };
     let (mut child, output) = start(program, arguments, variables).map_err(failed)?;
@@ -54,7 +55,7 @@ pub(in crate::migrate) async fn run(
     drop(group);
     let program = program.clone();
     match finished {
-        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) if status.success() => Ok(tail.last_line()),
         Ok(Ok(status)) => Err(CommandError::Status { program, status, line: tail.last_line() }),
         Ok(Err(error)) => Err(CommandError::Start { program, error }),
         Err(_) => Err(CommandError::Timeout { program, after: timeout, line: tail.last_line() }),

@@ -7,7 +7,7 @@
 pub(super) mod client;
 pub(super) mod command;
 mod history;
-mod probe;
+pub(super) mod probe;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -64,6 +64,18 @@ pub enum SuiteError {
     Compile { check: String, error: CompileError },
     #[error(transparent)]
     Client(#[from] ClientError),
+}
+
+impl Patient<'_> {
+    /// What a command that asks about it finds in its environment.
+    pub(super) fn variables(&self, service: &str) -> [(&'static str, String); 4] {
+        [
+            ("SEGUE_SERVICE", service.to_owned()),
+            ("SEGUE_INSTANCE", self.instance.to_string()),
+            ("SEGUE_ROLE", self.role.as_str().to_owned()),
+            ("SEGUE_ENDPOINT", self.endpoint.to_string()),
+        ]
+    }
 }
 
 impl Suite {

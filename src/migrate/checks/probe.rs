@@ -103,13 +103,8 @@ impl Probe {
                 probe.expect.hold(&client.ask(patient.endpoint, question, timeout).await?)
             }
             Self::Command(command) => {
-                let variables = [
-                    ("SEGUE_SERVICE", service.to_owned()),
-                    ("SEGUE_INSTANCE", patient.instance.to_string()),
-                    ("SEGUE_ROLE", patient.role.as_str().to_owned()),
-                    ("SEGUE_ENDPOINT", patient.endpoint.to_string()),
-                ];
-                Ok(command::run(command, &variables, timeout).await?)
+                let variables = patient.variables(service);
+                Ok(command::run(command, &variables, timeout).await.map(drop)?)
             }
         }
     }
@@ -202,7 +197,7 @@ fn hold_value(document: &Value, pointer: &str, expected: &Value) -> Result<(), F
 }
 
 /// The beginning of a text, in one line.
-fn quoted(text: &[u8]) -> String {
+pub(in crate::migrate) fn quoted(text: &[u8]) -> String {
     let text = text.get(..text.len().min(4 * QUOTED)).unwrap_or_default();
     let text = String::from_utf8_lossy(text);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(QUOTED).collect()

@@ -7,7 +7,7 @@ use crate::instance::{Gravity, Spec};
 use crate::migrate::record::Record;
 
 /// For the new instance to answer for the first time.
-const START_UP: Duration = Duration::from_mins(2);
+pub(in crate::control::migration) const START_UP: Duration = Duration::from_mins(2);
 /// Pairs that show that the shadow works at all: too few to judge it, enough to size it.
 const FIRST_PAIRS: u64 = 20;
 

@@ -5,6 +5,8 @@ mod make;
 mod retire;
 mod switch;
 
+pub(super) use make::START_UP;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,16 +214,19 @@ pub(super) async fn how_it_ended(
     code: Option<i32>,
     out_of_memory: bool,
 ) -> String {
-    let how = match (out_of_memory, code) {
+    format!("{}; it wrote: {}", ending(code, out_of_memory), provider.tail(id).await)
+}
+
+pub(super) fn ending(code: Option<i32>, out_of_memory: bool) -> String {
+    match (out_of_memory, code) {
         (true, _) => "it was killed for want of memory".to_owned(),
         (_, Some(code)) => format!("it ended with code {code}"),
         (_, None) => "it ended".to_owned(),
-    };
-    format!("{how}; it wrote: {}", provider.tail(id).await)
+    }
 }
 
 /// What does not answer is asked again.
-async fn again<'a, T>(
+pub(super) async fn again<'a, T>(
     call: impl Fn() -> futures_util::future::BoxFuture<'a, std::result::Result<T, ProviderError>>,
 ) -> std::result::Result<T, ProviderError> {
     let mut tries = 1;
