@@ -4,6 +4,7 @@
 mod body;
 mod listen;
 mod stream;
+mod tls;
 
 pub use body::{EitherBody, EitherFault};
 pub use listen::{Listening, bind, local_address};

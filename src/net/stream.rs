@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use super::tls::{self, Parked};
+
 /// A connected byte stream.
 #[derive(Debug)]
 pub enum Stream {
@@ -27,12 +29,20 @@ impl Stream {
         }
     }
 
-    /// Takes a stream off this thread's runtime; TLS belongs to where its handshake was.
+    /// Nothing is held back inside it, so that its socket alone says when there is something to do.
+    pub fn is_quiet(&mut self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => true,
+            Self::Tls(tls) => tls::is_quiet(tls),
+        }
+    }
+
+    /// Takes a stream off this thread's runtime; a TLS session comes along if it is a server's.
     pub fn detach(self) -> io::Result<Detached> {
         match self {
             Self::Tcp(tcp) => Ok(Detached::Tcp(tcp.into_std()?)),
             Self::Unix(unix) => Ok(Detached::Unix(unix.into_std()?)),
-            Self::Tls(_) => Err(io::Error::other("a TLS session stays on its thread")),
+            Self::Tls(tls) => Ok(Detached::Tls(Box::new(Parked::new(*tls)?))),
         }
     }
 
@@ -46,13 +56,23 @@ impl Stream {
 pub enum Detached {
     Tcp(std::net::TcpStream),
     Unix(std::os::unix::net::UnixStream),
+    Tls(Box<Parked>),
 }
 
 impl Detached {
+    /// What is due before a close, if the socket takes it at once.
+    pub fn say_goodbye(&mut self) {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => {}
+            Self::Tls(parked) => parked.say_goodbye(),
+        }
+    }
+
     pub fn attach(self) -> io::Result<Stream> {
         match self {
             Self::Tcp(tcp) => Ok(Stream::Tcp(TcpStream::from_std(tcp)?)),
             Self::Unix(unix) => Ok(Stream::Unix(UnixStream::from_std(unix)?)),
+            Self::Tls(parked) => Ok(Stream::Tls(Box::new(parked.resume()?))),
         }
     }
 }
@@ -72,6 +92,7 @@ impl AsFd for Detached {
         match self {
             Self::Tcp(tcp) => tcp.as_fd(),
             Self::Unix(unix) => unix.as_fd(),
+            Self::Tls(parked) => parked.as_fd(),
         }
     }
 }

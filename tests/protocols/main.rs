@@ -16,6 +16,7 @@ mod framing;
 mod headers;
 mod http2;
 mod resting;
+mod resting_tls;
 mod stale;
 mod tls;
 mod upstreams;

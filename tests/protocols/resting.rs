@@ -8,11 +8,11 @@ use crate::support::certificates::{Authority, TlsCaller};
 use crate::support::raw::{RawOrigin, Reply, Wire};
 use crate::support::{PATIENCE, Segue, free_port, until};
 
-fn status(segue: &Segue, what: &str) -> u64 {
+pub fn status(segue: &Segue, what: &str) -> u64 {
     segue.call("GET", "/v1/status", "").1[what].as_u64().unwrap()
 }
 
-fn resting(segue: &Segue) -> u64 {
+pub fn resting(segue: &Segue) -> u64 {
     status(segue, "resting")
 }
 
@@ -97,7 +97,7 @@ fn thousands_of_idle_connections_cost_little() {
 }
 
 /// Sockets in pollers that nothing else is in: a runtime's own also has the event that wakes it.
-fn bare_sockets(segue: &Segue) -> usize {
+pub fn bare_sockets(segue: &Segue) -> usize {
     let process = PathBuf::from(format!("/proc/{}", segue.pid()));
     let target = |fd: &str| fs::read_link(process.join("fd").join(fd)).unwrap_or_default();
     let of_poller = |fd: &str| -> usize {

@@ -69,7 +69,11 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
                 count_end(&worker, "caller_stalled");
                 return;
             }
-            Err(Signal::Rest) => {}
+            Err(Signal::Rest) => {
+                caller.forwarding.forget();
+                caller.link.set_rested();
+                worker.freed();
+            }
         }
     }
 }

@@ -45,6 +45,10 @@ impl AsyncRead for Watched {
             let length = self.buffered.len().min(buf.remaining());
             buf.put_slice(self.buffered.get(..length).unwrap_or_default());
             self.buffered.advance(length);
+            if self.buffered.is_empty() {
+                // Even of nothing it would keep all of the memory that was read into.
+                self.buffered = Bytes::new();
+            }
             self.link.on_read(self.worker.clock.now());
             return Poll::Ready(Ok(()));
         }

@@ -15,6 +15,7 @@ pub struct Link {
     /// Set while the caller does not take what is written to it.
     blocked_since: Cell<Option<Instant>>,
     multiplexed: Cell<bool>,
+    /// Idle, it still holds what it could give up.
     may_rest: Cell<bool>,
     signal: Cell<Option<Signal>>,
     waker: RefCell<Option<Waker>>,
@@ -35,7 +36,7 @@ pub enum Phase {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// Take the connection apart and keep the stream alone, in clear a bare socket.
+    /// Take the connection apart and keep the stream alone. HTTP/2, which cannot be, gives up what it can.
     Rest,
     /// The head did not arrive in time.
     HeaderTimeout,
@@ -80,6 +81,10 @@ impl Link {
     /// HTTP/2: many exchanges, and frames that are no requests.
     pub fn set_multiplexed(&self) {
         self.multiplexed.set(true);
+    }
+
+    /// What can be given up while idle is given up; until the next exchange there is no more.
+    pub fn set_rested(&self) {
         self.may_rest.set(false);
     }
 
@@ -105,6 +110,7 @@ impl Link {
     pub fn begin(&self, now: Instant) {
         self.in_flight.set(self.in_flight.get() + 1);
         if self.in_flight.get() == 1 {
+            self.may_rest.set(true);
             self.enter(Phase::Busy, now);
         }
     }
@@ -196,6 +202,24 @@ mod tests {
         link.set_multiplexed();
         link.enter(Phase::Idle, start);
         link.on_read(start);
+        link.set_rested();
         assert_eq!(link.due(start + Duration::from_secs(30), &PATIENCE), None);
+    }
+
+    #[test]
+    fn what_cannot_be_taken_apart_is_told_to_rest_once_after_each_use() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let link = Link::new(start);
+        link.set_multiplexed();
+        for since in [0, 20] {
+            link.begin(at(since));
+            assert_eq!(link.due(at(since + 9), &PATIENCE), None, "busy");
+            link.end(at(since + 9));
+            assert_eq!(link.due(at(since + 10), &PATIENCE), Some(Signal::Rest));
+            link.set_rested();
+            assert_eq!(link.due(at(since + 11), &PATIENCE), None);
+        }
+        assert_eq!(link.due(at(120), &PATIENCE), Some(Signal::Close), "it grows old all the same");
     }
 }

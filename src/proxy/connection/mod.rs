@@ -8,9 +8,9 @@
 //!                                 resting
 //! ```
 //!
-//! After two sweeps of idleness a connection is taken apart, and only its socket rests: see [`resting`].
-//! TLS rests with its session, in a task. A new connection is read from at once, as nearly every caller
-//! speaks at once; one that does not goes to rest like any other.
+//! After two sweeps of idleness a connection is taken apart, and only its socket rests, with its TLS session if it
+//! has one: see [`resting`]. A new connection is read from at once, as nearly every caller speaks at once; one that
+//! does not goes to rest like any other.
 
 mod http1;
 mod http2;
@@ -149,7 +149,7 @@ async fn accept_tls(
     Ok(Stream::Tls(Box::new(tls.accept(tcp, timeout).await?.into())))
 }
 
-/// Keeps a connection until its caller says something: as a bare socket if it can be, and otherwise in
+/// Keeps a connection until its caller says something: in the resting set if it can be, and otherwise in
 /// a task.
 fn lay_down(rested: Rested) {
     match settle(rested) {
@@ -160,11 +160,11 @@ fn lay_down(rested: Rested) {
 }
 
 /// Puts a connection into the resting set, or gives it back where that cannot be.
-fn settle(rested: Rested) -> std::io::Result<Option<Rested>> {
+fn settle(mut rested: Rested) -> std::io::Result<Option<Rested>> {
     let worker = Rc::clone(rested.place.worker());
     worker.freed();
     // What is about to be closed does not rest.
-    if rested.stream.is_tls() || worker.is_closing() {
+    if worker.is_closing() || !rested.stream.is_quiet() {
         return Ok(Some(rested));
     }
     let Some(seat) = worker.resting.seat(&rested.stream) else { return Ok(Some(rested)) };
@@ -225,7 +225,8 @@ async fn wake(rested: Rested) {
     };
     let caller = Rc::new(Caller::new(worker, link, peer, stream.is_tls()));
     if is_http2 {
-        http2::serve(stream, read, caller, place).await;
+        // A task of its own, without the room that a request of HTTP/1 needs.
+        tokio::task::spawn_local(http2::serve(stream, read, caller, place));
     } else {
         http1::serve(stream, read, caller, place).await;
     }
@@ -290,4 +291,21 @@ async fn close(mut stream: Stream) {
         }
     };
     let _ = tokio::time::timeout(LINGER, drained).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the task that `serve` becomes.
+    fn size<A, B, C, D, F>(_serve: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_task_is_no_larger_than_its_protocol_needs() {
+        let (http1, http2) = (size(http1::serve), size(http2::serve));
+        assert!(http2 <= 2048, "{http2} bytes a connection, most of it hyper's");
+        assert!(http1 <= 6656, "{http1} bytes a connection, most of it for the request in flight");
+    }
 }

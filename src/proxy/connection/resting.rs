@@ -1,8 +1,8 @@
 //! The resting set: a worker's connections that have nothing to do.
 //!
 //! A task, a runtime's registration and what a request needs to know take kilobytes. A connection in
-//! here is a bare socket in a poller of its own, and one task waits for them all: the poller's
-//! descriptor is readable when one of them is. Who speaks is taken out and built up again.
+//! here is a bare socket in a poller of its own, with its TLS session if it has one, and one task waits for them
+//! all: the poller's descriptor is readable when one of them is. Who speaks is taken out and built up again.
 //!
 //! A socket leaves the poller before it leaves the set, and what one wait reports is dealt with before
 //! anything else may run, so an event always means the entry that its key names.
@@ -102,6 +102,7 @@ impl Resting {
             let due = due(entry);
             if due {
                 self.forget(&entry.socket);
+                entry.socket.say_goodbye();
             }
             !due
         });
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert!(size_of::<Entry>() <= 56, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Forwarding {
         self.made_for(headers.get(HOST))
     }
 
+    /// Gives up what the next request can have made again.
+    pub fn forget(&self) {
+        *self.memo.borrow_mut() = None;
+    }
+
     fn made_for(&self, host: Option<&HeaderValue>) -> Rc<Added> {
         if let Some((known, made)) = &*self.memo.borrow()
             && known.as_ref() == host
