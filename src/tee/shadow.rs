@@ -135,9 +135,10 @@ mod tests {
     fn a_pair_that_ends_after_a_mark_is_evidence_only_if_it_began_after_it() {
         let records = ShadowRecords::default();
         let mut records = records.lock();
-        let marked = Instant::now();
+        let before = Instant::now();
+        let marked = before + Duration::from_millis(1);
         records.mark(marked);
-        records.remember(pair(), marked - Duration::from_millis(1));
+        records.remember(pair(), before);
         assert_eq!(records.verdicts.iter().sum::<u64>(), 1);
         assert_eq!(records.verdicts_since_mark().iter().sum::<u64>(), 0);
         records.remember(pair(), marked);
