@@ -53,6 +53,18 @@ pub(super) fn health_path(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a path; write it as in a request, with a leading slash"))
 }
 
+/// As Prometheus has it.
+pub(super) fn metric_name(text: &str) -> Result<String, String> {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'_' || c == b':';
+    let begins = text.bytes().next().is_some_and(|c| plain(c) && !c.is_ascii_digit());
+    if begins && text.bytes().all(plain) {
+        return Ok(text.into());
+    }
+    Err(format!(
+        "{text:?} is not the name of a metric; write it as it stands on the page, without its labels"
+    ))
+}
+
 /// RFC 6901; the empty one is the whole document.
 pub(super) fn json_pointer(text: &str) -> Result<String, String> {
     if text.is_empty() || text.starts_with('/') {

@@ -35,6 +35,8 @@ pub struct Migration {
     /// How an instance is asked for its version, and for that of its data's schema; a dry run compares both sides.
     pub version: Option<Reading>,
     pub schema_version: Option<Reading>,
+    /// Where the instance that serves counts its requests itself, to be held against what Segue has sent it.
+    pub bypass: Option<RequestCounter>,
 }
 
 /// Who decides that a migration which is ready switches over.
@@ -75,6 +77,24 @@ pub enum ReadingOf {
     Http { path: String, json: Option<String> },
     /// The program and its arguments; the last line that it writes.
     Command(Vec<String>),
+}
+
+/// A counter of requests on a page of metrics in Prometheus' text format.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestCounter {
+    pub metrics: Metrics,
+    /// The name of the counter, as it stands on the page.
+    pub counter: String,
+    /// Only rows that have all of these count.
+    pub labels: Vec<(String, String)>,
+}
+
+/// Where a page of metrics is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metrics {
+    /// At this path of each endpoint of the instance.
+    OfInstance(String),
+    At(Endpoint, String),
 }
 
 /// One check of the suite that says whether an instance is healthy.
@@ -135,6 +155,7 @@ impl Default for Migration {
             requires: Vec::new(),
             version: None,
             schema_version: None,
+            bypass: None,
         }
     }
 }

@@ -25,7 +25,10 @@ pub use address::AddressError;
 pub use allocation::{Allocation, AllocationError, LEAST_CPU, Millicores};
 pub use document::{load, parse};
 pub use fault::{Fault, Faults};
-pub use migration::{Call, Check, Expect, Hook, HttpProbe, Migration, Policy, Probe, Reading, ReadingOf};
+pub use migration::{
+    Call, Check, Expect, Hook, HttpProbe, Metrics, Migration, Policy, Probe, Reading, ReadingOf,
+    RequestCounter,
+};
 pub use reload::{Refusal, refusals};
 pub use requirement::{Requirement, RequirementError};
 pub use settings::*;

@@ -31,6 +31,7 @@ pub use history::{Gathering, Minute, average};
 pub use provider::{Finding, Gravity, Provider, ProviderError, Resized, Running, State};
 pub use providers::Providers;
 pub use reach::takes_connections;
+pub use scrape::counter;
 pub use sight::{Missed, Sight};
 pub use spec::{InstanceId, InvalidId, Role, Spec};
 pub use usage::{IoUsage, Pressure, Throttling, Usage};

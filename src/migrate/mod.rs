@@ -1,6 +1,7 @@
 //! Moving a service from one instance to the other.
 
 pub mod checks;
+pub mod counter;
 pub mod failpoint;
 pub mod gate;
 pub mod hook;

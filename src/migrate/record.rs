@@ -42,6 +42,9 @@ pub struct Record {
     pub baseline: Option<Baseline>,
     /// How the switchover ended, as the API says it.
     pub switchover: Option<Value>,
+    /// Who reached the source without passing Segue, when it was first seen.
+    #[serde(default)]
+    pub bypass: Option<Bypass>,
     /// What it waits for, or why it is being undone.
     pub reason: Option<String>,
     /// When the step began, in Unix time in milliseconds: for people, as clocks are set.
@@ -63,6 +66,38 @@ pub struct Options {
     pub deadline: Duration,
     /// Pairs without which nothing is judged.
     pub min_pairs: u64,
+}
+
+/// What reaches an instance without passing Segue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bypass {
+    pub connections: u64,
+    /// That the instance has counted beyond those that Segue has sent it, within ten seconds.
+    pub requests: u64,
+}
+
+impl Bypass {
+    pub fn is_any(self) -> bool {
+        self != Self::default()
+    }
+
+    /// Of each kind that was not `noted` at all: how many there are changes all the time.
+    #[must_use]
+    pub fn beyond(self, noted: Self) -> Self {
+        let new = |now, noted| if noted == 0 { now } else { 0 };
+        Self {
+            connections: new(self.connections, noted.connections),
+            requests: new(self.requests, noted.requests),
+        }
+    }
+
+    #[must_use]
+    pub fn most(self, other: Self) -> Self {
+        Self {
+            connections: self.connections.max(other.connections),
+            requests: self.requests.max(other.requests),
+        }
+    }
 }
 
 /// What callers were used to.

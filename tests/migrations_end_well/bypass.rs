@@ -41,13 +41,32 @@ fn a_connection_that_bypasses_segue_is_in_the_view_and_those_of_segue_are_not() 
 
     assert_eq!(stage.ask(id, "approve").0, 200);
     let done = stage.until_phase(id, "done");
+    let events = events(&stage, id);
+    let seen: Vec<_> = events.iter().filter(|of| of["step"] == "bypass_seen").collect();
+    assert_eq!(seen.len(), 1, "it is in the journal once: {events:#?}");
+    assert_eq!((&seen[0]["detail"]["connections"], &seen[0]["detail"]["requests"]), (&json!(1), &json!(0)));
+    let report = done["report"].as_array().unwrap();
+    let found = report.iter().find(|of| of["subject"] == "bypass").unwrap();
+    assert!(found["message"].as_str().unwrap().contains("when it was seen first, 1 connection"), "{found}");
     assert!(done["bypass"].is_null(), "{done:#}");
     stage.assert_one_instance_is_left("shadow");
     let report = stage.finish(load);
     assert_eq!(report.failed, 0, "{:?}", report.failures);
 }
 
-fn source(stage: &Stage) -> String {
+/// The steps of a migration that is over, as they are streamed.
+pub fn events(stage: &Stage, id: u64) -> Vec<serde_json::Value> {
+    let request = format!(
+        "GET /v1/migrations/{id}/events HTTP/1.0\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n"
+    );
+    let answer = crate::support::try_request(stage.segue.admin, request).unwrap();
+    let text = answer.text();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    let all = data.filter_map(|data| serde_json::from_str::<serde_json::Value>(data.trim()).ok());
+    all.filter(|of| !of["step"].is_null() && !of["at"].is_null()).collect()
+}
+
+pub fn source(stage: &Stage) -> String {
     let service = stage.segue.service();
     let endpoints = service["endpoints"].as_array().unwrap();
     let of = endpoints.iter().find(|of| of["instance"] == "source").unwrap_or_else(|| panic!("{service:#}"));

@@ -4,6 +4,7 @@
 
 mod bypass;
 mod cli;
+mod counted;
 mod crash;
 mod dry_run;
 mod stage;

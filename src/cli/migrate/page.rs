@@ -122,8 +122,12 @@ fn gates(view: &Value) -> String {
 /// What the report gained since it was made.
 fn bypass(view: &Value) -> String {
     let report = view["report"].as_array().into_iter().flatten();
-    let mut found = report.filter(|of| of["subject"] == "bypass");
-    found.next().map_or(String::new(), |of| format!("  warning: {}\n", text(of, "message")))
+    let found = report.filter(|of| of["subject"] == "bypass");
+    let line = |of: &Value| {
+        let gravity = text(of, "gravity").replace('_', " ");
+        format!("  {gravity}: {}\n", text(of, "message").replace('\n', " "))
+    };
+    found.map(line).collect()
 }
 
 /// Of the side that serves callers and of the one that sees copies, in milliseconds.
@@ -245,8 +249,9 @@ mod tests {
     #[test]
     fn who_bypasses_segue_is_on_the_page() {
         let mut view = view();
-        let report = ["disk", "bypass"]
-            .map(|subject| json!({ "subject": subject, "message": format!("of {subject}") }));
+        let report = ["disk", "bypass"].map(
+            |subject| json!({ "gravity": "warning", "subject": subject, "message": format!("of {subject}") }),
+        );
         view["report"] = json!(report);
         let page = of(&view, &Numbers::default(), 62_000);
         assert!(page.contains("\n  warning: of bypass\n") && !page.contains("of disk"), "{page}");

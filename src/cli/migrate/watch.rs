@@ -174,8 +174,11 @@ impl Lines {
             (_, Some(came)) => {
                 format!("{}: {}", came.replace('_', " "), text(detail, "reason").replace('\n', " "))
             }
-            // Something that was asked for.
-            (_, None) => "noted".to_owned(),
+            // Something that was asked for, or seen.
+            (_, None) => match text(detail, "reason").replace('\n', " ") {
+                reason if reason.is_empty() => "noted".to_owned(),
+                reason => format!("noted: {reason}"),
+            },
         };
         let next = match detail["next"].as_str() {
             Some(next) if came != "begins" => format!("; {next} now"),
@@ -207,6 +210,10 @@ mod tests {
         let mut lines = Lines::default();
         let requested = json!({ "id": 1, "step": "requested", "phase": "outcome", "detail": {}, "at": 5000 });
         assert_eq!(lines.step(&requested), "    0.000 s  requested          noted");
+        let seen = json!({
+            "id": 1, "step": "bypass_seen", "phase": "outcome", "detail": { "reason": "1 connection" }, "at": 5000,
+        });
+        assert_eq!(lines.step(&seen), "    0.000 s  bypass_seen        noted: 1 connection");
         let intent = json!({ "id": 2, "step": "observe", "phase": "intent", "detail": null, "at": 5250 });
         assert_eq!(lines.step(&intent), "    0.250 s  observe            begins");
         let view =

@@ -1,6 +1,9 @@
 //! `[services.NAME.migration]` and `[[services.NAME.checks]]`.
 
-use super::{Call, Check, Expect, Hook, HttpProbe, Migration, Policy, Probe, Reading, ReadingOf};
+use super::{
+    Call, Check, Expect, Hook, HttpProbe, Metrics, Migration, Policy, Probe, Reading, ReadingOf,
+    RequestCounter,
+};
 use crate::config::reader::{Item, Table};
 use crate::config::{Endpoint, Requirement, Window, forms};
 
@@ -21,7 +24,44 @@ pub(in crate::config) fn migration(t: &mut Table<'_>) -> Migration {
             .unwrap_or_default(),
         version: t.take("version").and_then(reading),
         schema_version: t.take("schema_version").and_then(reading),
+        bypass: t.take("bypass").and_then(request_counter),
     }
+}
+
+fn request_counter(item: Item<'_>) -> Option<RequestCounter> {
+    item.table(|t| {
+        let metrics = t.require("metrics", "a path of the instance, such as \"/metrics\", or an http:// URL");
+        let counter = t.require("counter", "such as \"http_requests_total\"");
+        let labels = t.take("labels").and_then(Item::named).unwrap_or_default();
+        let labels =
+            labels.into_iter().filter_map(|(name, _, item)| Some((name.to_owned(), item.text()?.to_owned())));
+        let labels = labels.collect();
+        // Both are read before either is missed, so that all that is wrong is said at once.
+        let metrics = metrics.and_then(|item| item.text_as(metrics_page));
+        let counter = counter.and_then(|item| item.text_as(forms::metric_name));
+        Some(RequestCounter { metrics: metrics?, counter: counter?, labels })
+    })
+    .flatten()
+}
+
+fn metrics_page(text: &str) -> Result<Metrics, String> {
+    if text.starts_with('/') {
+        return forms::health_path(text).map(Metrics::OfInstance);
+    }
+    let shape = || format!("{text:?} is no page; write a path of the instance or http://HOST:PORT/PATH");
+    let (endpoint, path) = url(text).ok_or_else(shape)?;
+    Ok(Metrics::At(endpoint.parse::<Endpoint>().map_err(|error| error.to_string())?, path_of(path)?))
+}
+
+/// What is before its path, and the path.
+fn url(text: &str) -> Option<(&str, &str)> {
+    let authority = text.find("://")? + 3;
+    let path = text.get(authority..)?.find('/').map_or(text.len(), |at| authority + at);
+    text.split_at_checked(path)
+}
+
+fn path_of(path: &str) -> Result<String, String> {
+    if path.is_empty() { Ok("/".to_owned()) } else { forms::health_path(path) }
 }
 
 fn reading(item: Item<'_>) -> Option<Reading> {
@@ -71,13 +111,11 @@ fn http_call(text: &str) -> Result<Call, String> {
     let shape =
         || format!("{text:?} is no method and URL; write them as in \"POST http://127.0.0.1:8000/promoted\"");
     let (method, url) = text.split_once(' ').ok_or_else(shape)?;
-    let authority = url.find("://").ok_or_else(shape)? + 3;
-    let path = url.get(authority..).and_then(|rest| rest.find('/')).map_or(url.len(), |at| authority + at);
-    let (endpoint, path) = url.split_at_checked(path).ok_or_else(shape)?;
+    let (endpoint, path) = self::url(url).ok_or_else(shape)?;
     Ok(Call::Http {
         method: forms::method(method)?,
         endpoint: endpoint.parse::<Endpoint>().map_err(|error| error.to_string())?,
-        path: if path.is_empty() { "/".to_owned() } else { forms::health_path(path)? },
+        path: path_of(path)?,
     })
 }
 

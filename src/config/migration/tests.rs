@@ -67,6 +67,24 @@ fn bad_values_in_migrations_and_checks() {
             ],
         ),
         (
+            "migration.bypass = { metrics = \"metrics\", counter = \"a{b}\" }",
+            &[
+                "f:3:32: `services.a.migration.bypass.metrics`: \"metrics\" is no page; write a path of the instance or \
+                http://HOST:PORT/PATH",
+                "f:3:53: `services.a.migration.bypass.counter`: \"a{b}\" is not the name of a metric; write it as it \
+                stands on the page, without its labels",
+            ],
+        ),
+        (
+            "migration.bypass = { labels = { a = 1 } }",
+            &[
+                "f:3:20: `services.a.migration.bypass` needs `metrics`: a path of the instance, such as \"/metrics\", \
+                or an http:// URL",
+                "f:3:20: `services.a.migration.bypass` needs `counter`: such as \"http_requests_total\"",
+                "f:3:37: `services.a.migration.bypass.labels.a` must be a string, not the number 1",
+            ],
+        ),
+        (
             "migration.version = { path = \"/v\", command = [\"v\"] }\nmigration.schema_version = {}",
             &[
                 "f:3:21: `services.a.migration.version` needs exactly one of `path` (what to GET) and `command`",
@@ -135,6 +153,7 @@ fn migrations_and_checks_are_read_as_they_are_written() {
         windows = ["Mon-Fri 02:00-04:30"]
         on_promote = {{ http = "PUT https://hub.test/a/b?c" }}
         on_demote = {{ command = ["demote", ""], timeout = "100ms" }}
+        bypass = {{ metrics = "http://127.0.0.1:9100", counter = "a:requests_total", labels = {{ code = "200" }} }}
         requires = ["amqp://Broker:5672", "/srv/app"]
         version = {{ path = "/info?x", json = "/build/version", timeout = "1s" }}
         schema_version = {{ command = ["schema", "--of", "web"] }}
@@ -159,6 +178,10 @@ fn migrations_and_checks_are_read_as_they_are_written() {
     assert_eq!(requires, ["amqp://broker:5672", "/srv/app"]);
     let of = ReadingOf::Http { path: "/info?x".into(), json: Some("/build/version".into()) };
     assert_eq!(service.migration.version, Some(Reading { of, timeout: Duration::from_secs(1) }));
+    let bypass = service.migration.bypass.unwrap();
+    let page = Metrics::At("http://127.0.0.1:9100".parse().unwrap(), "/".to_owned());
+    assert_eq!((bypass.metrics, bypass.counter.as_str()), (page, "a:requests_total"));
+    assert_eq!(bypass.labels, [("code".to_owned(), "200".to_owned())]);
     let schema = service.migration.schema_version.unwrap();
     assert_eq!(schema.of, ReadingOf::Command(["schema", "--of", "web"].map(str::to_owned).to_vec()));
     assert_eq!(schema.timeout, Check::DEFAULT_TIMEOUT);

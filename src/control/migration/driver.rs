@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Asked, Control, Driver, MigrationError, Wish, unix_millis};
+use super::{Asked, Control, Driver, MigrationError, Wish, bypass, unix_millis};
 use crate::migrate::failpoint::{self, Failpoint, Moment};
 use crate::migrate::phase::{Came, Cause, Progress, Step};
-use crate::migrate::record::Record;
+use crate::migrate::record::{Bypass, Record};
 use crate::store::{NewEntry, Phase, StoreError};
 
 /// Between two tries of what has to be done and cannot be: a write to the store, a step of the way back.
@@ -133,13 +133,21 @@ impl Drive {
                 )));
             }
             Wish::TurnBack(cause) => self.record.wish = Some(cause),
+            Wish::Note(bypass) => {
+                self.record.bypass = Some(self.record.bypass.unwrap_or_default().most(bypass));
+            }
         }
-        let step = match wish {
-            Wish::Approve => "approved",
-            Wish::TurnBack(Cause::RolledBack) => "rollback_requested",
-            Wish::TurnBack(_) => "cancel_requested",
+        let (step, detail) = match wish {
+            Wish::Approve => ("approved", Value::Null),
+            Wish::TurnBack(Cause::RolledBack) => ("rollback_requested", Value::Null),
+            Wish::TurnBack(_) => ("cancel_requested", Value::Null),
+            Wish::Note(seen) => {
+                let Bypass { connections, requests } = seen;
+                let reason = bypass::message(seen);
+                ("bypass_seen", json!({ "connections": connections, "requests": requests, "reason": reason }))
+            }
         };
-        self.write(step, Phase::Outcome, Value::Null).await;
+        self.write(step, Phase::Outcome, detail).await;
         Ok(())
     }
 
@@ -148,6 +156,7 @@ impl Drive {
         let mut next = Record {
             wish: before.wish,
             approved: before.approved,
+            bypass: before.bypass,
             spent: before.spent,
             spent_in_step: before.spent_in_step,
             ..working

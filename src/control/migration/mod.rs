@@ -37,6 +37,7 @@ use crate::instance::{InstanceId, Providers};
 use crate::migrate::checks::{CheckResult, History};
 use crate::migrate::gate::Health;
 use crate::migrate::phase::Cause;
+use crate::migrate::record::Bypass;
 
 /// Migrations that are listed: those under way, and the newest of the others.
 const LISTED: usize = 100;
@@ -81,6 +82,8 @@ struct Live {
 enum Wish {
     Approve,
     TurnBack(Cause),
+    /// Of a step: this belongs into the journal.
+    Note(Bypass),
 }
 
 /// A wish, and who waits to hear that it is in the journal.
@@ -131,7 +134,7 @@ impl Migrations {
     }
 
     fn bypass(&self, id: u64) -> Option<bypass::Seen> {
-        lock(&self.bypasses).get(&id).copied()
+        lock(&self.bypasses).get(&id).cloned()
     }
 
     /// What was seen at another allocation is no evidence.

@@ -30,6 +30,9 @@ pub struct MigrationView {
     pub report: Vec<Finding>,
     /// Connections that reach the source without passing Segue; `None` where it cannot be seen, or is not looked for.
     pub bypass: Option<u64>,
+    /// Requests that the source has counted in ten seconds and Segue has not sent it; `None` likewise, or where nobody has
+    /// said where it counts.
+    pub bypass_requests: Option<u64>,
     pub gates: Vec<Value>,
     pub switchover: Option<Value>,
     pub may: May,
@@ -104,7 +107,12 @@ impl Control {
         let back = record.progress.may_turn_back() && !record.no_way_back;
         let switched = phase >= Phase::Switching;
         // The last look was before the switch.
-        let bypass = self.migrations.bypass(row.id).filter(|_| !switched).and_then(|seen| seen.connections);
+        let seen = self.migrations.bypass(row.id).filter(|_| !switched);
+        let mut report = record.report;
+        match &seen {
+            Some(seen) => report.extend(seen.findings()),
+            None => report.extend(bypass::noted(record.bypass)),
+        }
         Some(MigrationView {
             id: row.id,
             service: row.service,
@@ -123,8 +131,9 @@ impl Control {
                 serves_with: record.wanted,
                 granted: record.granted,
             },
-            report: record.report.into_iter().chain(bypass::finding(bypass)).collect(),
-            bypass,
+            report,
+            bypass: seen.as_ref().and_then(|seen| seen.connections),
+            bypass_requests: seen.and_then(|seen| seen.requests),
             gates: if live.gates.is_empty() { record.gates } else { live.gates },
             switchover: record.switchover,
             may: May { approve: back && !switched, cancel: back && !switched, rollback: back && switched },

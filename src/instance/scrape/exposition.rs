@@ -95,6 +95,13 @@ pub(super) fn read(page: &str, chosen: &[(String, String)]) -> Usage {
     }
 }
 
+/// The sum of a counter's rows with all of these labels; `None`: the page has no such row.
+pub fn counter(page: &str, name: &str, labels: &[(String, String)]) -> Option<f64> {
+    let rows = page.lines().filter(|line| line.trim_start().starts_with(name)).filter_map(Sample::parse);
+    let rows = rows.filter(|sample| sample.name == name && sample.is_chosen(labels));
+    rows.map(|sample| sample.value).reduce(|a, b| a + b)
+}
+
 /// Whether a line is of one of the three. A page without CPU is still that of a node exporter.
 fn is_wanted(line: &str) -> bool {
     ["container_", "node_", "process_"].iter().any(|prefix| line.trim_start().starts_with(prefix))
@@ -174,6 +181,22 @@ impl Series<'_, '_> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    #[test]
+    fn a_counter_is_the_sum_of_its_chosen_rows() {
+        let page = "# TYPE http_requests_total counter\n\
+                    http_requests_total{handler=\"/\",code=\"200\"} 40 1700000000000\n\
+                    http_requests_total{handler=\"/\",code=\"500\"} 2\n\
+                    http_requests_total{handler=\"/metrics\",code=\"200\"} 7\n\
+                    http_requests_total_created{handler=\"/\"} 9\n\
+                    plain 3\n";
+        let of = |label: &str, value: &str| vec![(label.to_owned(), value.to_owned())];
+        assert_eq!(counter(page, "http_requests_total", &[]), Some(49.0));
+        assert_eq!(counter(page, "http_requests_total", &of("handler", "/")), Some(42.0));
+        assert_eq!(counter(page, "http_requests_total", &of("handler", "/x")), None);
+        assert_eq!(counter(page, "http_requests", &[]), None);
+        assert_eq!(counter(page, "plain", &[]), Some(3.0));
+    }
 
     use super::super::Page;
     use super::*;

@@ -17,6 +17,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+pub use self::exposition::counter;
 use self::exposition::read;
 use super::Usage;
 
