@@ -230,6 +230,7 @@ fn callers(t: &mut Table<'_>) -> Callers {
         max_uri_bytes: t.size("max_uri_bytes", d.max_uri_bytes, ByteSize(256)..=ByteSize::kib(63)),
         max_body_bytes: t.take("max_body_bytes").and_then(|item| item.size(&(BYTE..=MAX_SIZE))),
         max_concurrent_streams: t.number("max_concurrent_streams", d.max_concurrent_streams, 1..=10_000),
+        max_idle_http2: t.number("max_idle_http2", d.max_idle_http2, 1..=MAX_COUNT),
         trust_forwarded: t.flag("trust_forwarded", d.trust_forwarded),
     }
 }

@@ -112,6 +112,8 @@ pub struct Callers {
     /// Beyond it 413. `None` = unlimited.
     pub max_body_bytes: Option<ByteSize>,
     pub max_concurrent_streams: u32,
+    /// HTTP/2 connections with nothing in flight that are kept; of more, those idle longest are told to go.
+    pub max_idle_http2: usize,
     /// Trust the caller's `X-Forwarded-*` and `Forwarded` (append to them) instead of replacing them.
     pub trust_forwarded: bool,
 }
@@ -435,6 +437,7 @@ impl Default for Callers {
             max_uri_bytes: ByteSize::kib(8),
             max_body_bytes: None,
             max_concurrent_streams: 100,
+            max_idle_http2: 2_000,
             trust_forwarded: false,
         }
     }

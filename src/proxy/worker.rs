@@ -279,6 +279,11 @@ impl Worker {
                 link.send(signal);
             }
         }
+        // Each worker keeps its share.
+        let share = callers.max_idle_http2.div_ceil(self.peers.len().max(1));
+        for link in connection::idle_beyond(self.links.borrow().iter().map(|(_, link)| link), share) {
+            link.send(Signal::Close);
+        }
         self.sweep_resting(now, idle);
         self.lane.sweep(now);
         self.active.borrow_mut().retain(|service| service.sweep(now, callers.stall_timeout));

@@ -7,7 +7,9 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use segue::origin::{Origin, OriginSettings};
 
-use crate::support::Segue;
+use crate::resting::status;
+use crate::support::frames::{END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, frame, get};
+use crate::support::{Segue, until};
 
 async fn connect(segue: &Segue) -> SendRequest<Full<Bytes>> {
     let tcp = tokio::net::TcpStream::connect(segue.address).await.unwrap();
@@ -81,4 +83,46 @@ fn many_streams_share_a_connection_and_none_waits_for_a_slow_one() {
             }
         });
     }
+}
+
+/// A caller that has been answered once.
+fn answered(segue: &Segue) -> Frames {
+    let mut caller = Frames::open(segue.address, &[]);
+    caller.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/"))).unwrap();
+    loop {
+        let next = caller.next().unwrap();
+        if next.stream == 1 && next.flags & END_STREAM != 0 {
+            return caller;
+        }
+    }
+}
+
+#[test]
+fn of_too_many_idle_connections_the_oldest_are_told_to_go() {
+    let origin = Origin::start(OriginSettings::on_loopback()).unwrap();
+    let rest = "workers = 1\n[callers]\nmax_idle_http2 = 3\n";
+    let segue = Segue::with(&format!("http://{}", origin.addr().unwrap()), None, "", rest);
+    let mut callers = [(); 5].map(|()| answered(&segue));
+    let (oldest, others) = callers.split_at_mut(2);
+    for caller in oldest {
+        let told = caller.find(GOAWAY).expect("a word before the end");
+        assert_eq!(told.payload[4..8], [0; 4], "no error");
+        assert_eq!(caller.find(GOAWAY).map(|last| last.payload[..4].to_vec()), Some(vec![0, 0, 0, 1]));
+        assert!(caller.find(GOAWAY).is_none(), "and the end");
+    }
+    until("three to be left", || (status(&segue, "connections") == 3).then_some(()));
+    for caller in others {
+        caller.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &get("/"))).unwrap();
+        assert!(caller.find(HEADERS).is_some(), "the others go on");
+    }
+}
+
+#[test]
+fn one_that_does_not_answer_its_goaway_is_closed_all_the_same() {
+    let origin = Origin::start(OriginSettings::on_loopback()).unwrap();
+    let rest = "[callers]\nidle_timeout = \"1s\"\n";
+    let segue = Segue::with(&format!("http://{}", origin.addr().unwrap()), None, "", rest);
+    // It reads nothing from here on, so that it acknowledges nothing either.
+    let _silent = answered(&segue);
+    until("none to be left", || (status(&segue, "connections") == 0).then_some(()));
 }

@@ -28,6 +28,7 @@ listen = "off"
 filter = "warn"
 [callers]
 max_connections = 10000
+max_idle_http2 = 10000
 [[listeners]]
 address = "127.0.0.1:{listen}"
 {tls}

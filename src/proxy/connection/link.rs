@@ -4,8 +4,12 @@
 //! of its instructions, and none of these limits needs more than a quarter of a second's precision.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+/// After it was told to go for its idleness, an HTTP/2 caller has this long to acknowledge that, which anyone who is there does.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Link {
@@ -122,6 +126,11 @@ impl Link {
         }
     }
 
+    /// Since when it has been idle, if it is an HTTP/2 connection that is.
+    fn idle_http2(&self) -> Option<Instant> {
+        (self.multiplexed.get() && self.phase.get() == Phase::Idle).then(|| self.since.get())
+    }
+
     /// What the connection should be told, if anything.
     pub fn due(&self, now: Instant, patience: &Patience) -> Option<Signal> {
         let age = now.saturating_duration_since(self.since.get());
@@ -131,6 +140,9 @@ impl Link {
         }
         match self.phase.get() {
             Phase::Head if age >= patience.header => Some(Signal::HeaderTimeout),
+            Phase::Idle if self.multiplexed.get() && age >= patience.idle.saturating_add(FAREWELL) => {
+                Some(Signal::Cut)
+            }
             Phase::Idle | Phase::Resting if age >= patience.idle => Some(Signal::Close),
             Phase::Idle if age >= patience.rest && self.may_rest.get() => Some(Signal::Rest),
             _ => None,
@@ -160,6 +172,18 @@ impl Link {
         }
         Poll::Pending
     }
+}
+
+/// The idle HTTP/2 connections beyond `keep`, those that are idle longest.
+pub fn idle_beyond<'a>(links: impl Iterator<Item = &'a Rc<Link>>, keep: usize) -> Vec<&'a Rc<Link>> {
+    let mut idle: Vec<_> = links.filter_map(|link| Some((link.idle_http2()?, link))).collect();
+    let excess = idle.len().saturating_sub(keep);
+    if excess == 0 {
+        return Vec::new();
+    }
+    idle.select_nth_unstable_by_key(excess - 1, |(since, _)| *since);
+    idle.truncate(excess);
+    idle.into_iter().map(|(_, link)| link).collect()
 }
 
 #[cfg(test)]
@@ -220,6 +244,32 @@ mod tests {
             link.set_rested();
             assert_eq!(link.due(at(since + 11), &PATIENCE), None);
         }
-        assert_eq!(link.due(at(120), &PATIENCE), Some(Signal::Close), "it grows old all the same");
+        assert_eq!(link.due(at(29 + 75), &PATIENCE), Some(Signal::Close), "it grows old all the same");
+        assert_eq!(link.due(at(29 + 80), &PATIENCE), Some(Signal::Cut), "and does not answer that");
+    }
+
+    #[test]
+    fn of_idle_http2_connections_those_that_are_idle_longest_are_too_many() {
+        let start = Instant::now();
+        let of = |seconds, multiplexed, phase| {
+            let link = Link::new(start);
+            if multiplexed {
+                link.set_multiplexed();
+            }
+            link.enter(phase, start + Duration::from_secs(seconds));
+            Rc::new(link)
+        };
+        let idle = [3, 1, 4, 2, 5].map(|seconds| of(seconds, true, Phase::Idle));
+        let others = [of(0, false, Phase::Idle), of(0, true, Phase::Busy), of(0, false, Phase::Resting)];
+        let beyond = |keep| {
+            let mut since: Vec<_> = idle_beyond(idle.iter().chain(&others), keep)
+                .iter()
+                .map(|link| (link.since.get() - start).as_secs())
+                .collect();
+            since.sort_unstable();
+            since
+        };
+        assert_eq!(beyond(3), [1, 2]);
+        assert_eq!((beyond(0).len(), beyond(5).len(), beyond(6).len()), (5, 0, 0));
     }
 }
