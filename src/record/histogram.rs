@@ -130,6 +130,12 @@ impl<C: Counter, const DIGITS: u8> Latency<C, DIGITS> {
         }
     }
 
+    /// The value that `quantile` of them, from 0 to 1, do not exceed; 0 when there are none.
+    pub(super) fn quantile(&self, quantile: f64) -> Duration {
+        let at = |of: &Histogram<C>| of.value_at_quantile(quantile).min(HIGHEST_US);
+        Duration::from_micros(self.histogram.as_deref().map_or(0, at))
+    }
+
     /// `bounds` have to ascend.
     pub(super) fn distribution(&self, bounds: &[Duration]) -> Distribution {
         let mut distribution =

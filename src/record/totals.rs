@@ -45,6 +45,17 @@ impl Totals {
         latency(&self.marked, side, direction, clock).map(Latency::summary).unwrap_or_default()
     }
 
+    /// The time that `quantile` of the answers, from 0 to 1, did not exceed; 0 when there are none.
+    pub fn quantile_since_mark(
+        &self,
+        side: Side,
+        direction: Direction,
+        clock: Clock,
+        quantile: f64,
+    ) -> Duration {
+        latency(&self.marked, side, direction, clock).map(|of| of.quantile(quantile)).unwrap_or_default()
+    }
+
     pub fn statuses_since_mark(&self, side: Side, direction: Direction) -> Statuses {
         self.marked.sides.get(place(side, direction)).map(|side| side.statuses).unwrap_or_default()
     }

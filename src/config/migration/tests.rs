@@ -78,9 +78,9 @@ fn bad_values_in_migrations_and_checks() {
         (
             "migration.bypass = { labels = { a = 1 } }",
             &[
+                "f:3:20: `services.a.migration.bypass` needs `counter`: such as \"http_requests_total\"",
                 "f:3:20: `services.a.migration.bypass` needs `metrics`: a path of the instance, such as \"/metrics\", \
                 or an http:// URL",
-                "f:3:20: `services.a.migration.bypass` needs `counter`: such as \"http_requests_total\"",
                 "f:3:37: `services.a.migration.bypass.labels.a` must be a string, not the number 1",
             ],
         ),

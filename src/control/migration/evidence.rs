@@ -79,7 +79,10 @@ impl Control {
         let health = self.check(id, record).await;
         let mut records = of.records.lock();
         let totals = records.totals();
-        let time = |side| Quantiles::from(&totals.since_mark(side, way, Clock::LastByte));
+        let time = |side| {
+            let count = totals.since_mark(side, way, Clock::LastByte).count;
+            Quantiles::of(count, |at| totals.quantile_since_mark(side, way, Clock::LastByte, at))
+        };
         let (source, shadow) = (time(Side::Source), time(Side::Shadow));
         let failed =
             [Side::Source, Side::Shadow].map(|side| totals.statuses_since_mark(side, way).server_error);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::instance::{Allocation, InstanceId};
-use crate::record::Summary;
 
 /// Everything known at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,10 +71,22 @@ pub struct Pairs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quantiles {
     pub count: u64,
-    pub p50: Duration,
-    pub p90: Duration,
-    pub p99: Duration,
+    pub p50: Quantile,
+    pub p90: Quantile,
+    pub p99: Quantile,
 }
+
+/// A quantile of a sample, and the two values that the true one lies between but for bad luck.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quantile {
+    pub low: Duration,
+    pub seen: Duration,
+    pub high: Duration,
+}
+
+/// How far luck may carry a quantile, in standard deviations of its rank: one in 740 is beyond, each way, where answers
+/// do not depend on each other. They do (a scheduler's turn, a burst), so that fewer would not be enough.
+const SIGMAS: f64 = 3.0;
 
 /// The shadow's pairs of one stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +127,19 @@ impl Pairs {
     }
 }
 
-impl From<&Summary> for Quantiles {
-    fn from(of: &Summary) -> Self {
-        let us = Duration::from_micros;
-        Self { count: of.count, p50: us(of.p50), p90: us(of.p90), p99: us(of.p99) }
+impl Quantiles {
+    /// Of `count` answers, of which `at` gives the quantiles, from 0 to 1.
+    pub fn of(count: u64, at: impl Fn(f64) -> Duration) -> Self {
+        // The number of answers below the true quantile is binomial: David & Nagaraja, Order Statistics, § 7.1.
+        let about = |quantile: f64| {
+            let reach = SIGMAS * (quantile * (1.0 - quantile) / count.max(1) as f64).sqrt();
+            Quantile {
+                low: at((quantile - reach).max(0.0)),
+                seen: at(quantile),
+                high: at((quantile + reach).min(1.0)),
+            }
+        };
+        Self { count, p50: about(0.5), p90: about(0.9), p99: about(0.99) }
     }
 }
 

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use evidence::{
-    Evidence, Health, Interval, Observed, Pairs, Pause, Quantiles, Replication, Sizing, Subject,
+    Evidence, Health, Interval, Observed, Pairs, Pause, Quantile, Quantiles, Replication, Sizing, Subject,
 };
 pub use pause::{Drain, STORE_SWAP, predict_pause};
 pub use thresholds::{Margin, Thresholds};

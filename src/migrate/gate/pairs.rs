@@ -1,7 +1,7 @@
 //! The gates that rest on pairs: fixed thresholds over a minimum sample.
 //!
-//! A statistical judge replaces this file. Until then a shadow close to a threshold passes or fails by chance, and
-//! the few per cent of the load that a tee carries hide what saturation would show: latency here can speak
+//! A statistical judge replaces this file. Until then a shadow close to a threshold passes by chance, and may fail by it
+//! where it errs or differs (a latency fails only where chance is not enough to explain it), and the few per cent of the load that a tee carries hide what saturation would show: latency here can speak
 //! against a shadow, its pass is no promise for the full load.
 
 use std::time::Duration;
@@ -101,14 +101,15 @@ pub(super) fn latency(evidence: &Evidence, thresholds: &Thresholds) -> GateVerdi
     let compared: Vec<_> =
         compared.map(|(name, _, source, shadow, margin)| (name, source, shadow, margin)).collect();
     let mut judged = Vec::new();
-    let mut slower = false;
+    let (mut seems_slower, mut is_slower) = (false, false);
     for &(name, source, shadow, margin) in &compared {
-        let exceeded = margin.is_exceeded(source, shadow);
-        slower |= exceeded;
+        let exceeded = margin.is_exceeded(source.seen, shadow.seen);
+        seems_slower |= exceeded;
+        is_slower |= margin.is_exceeded(source.high, shadow.low);
         judged.push(format!(
             "{name} {} against {} ({} × {} and {} more {})",
-            millis(shadow),
-            millis(source),
+            millis(shadow.seen),
+            millis(source.seen),
             if exceeded { "beyond" } else { "within" },
             margin.ratio,
             millis(margin.floor),
@@ -121,7 +122,12 @@ pub(super) fn latency(evidence: &Evidence, thresholds: &Thresholds) -> GateVerdi
             let reason = format!("{count} pairs were timed on both sides; needs {n} more");
             (Verdict::NeedsMore { n, what: What::Pairs }, reason)
         }
-        None if slower => (Verdict::Fail, format!("slower in {count} pairs: {judged}")),
+        None if is_slower => (Verdict::Fail, format!("slower in {count} pairs: {judged}")),
+        // Luck halves, about, with four times as many; twice as many are often enough.
+        None if seems_slower => {
+            let reason = format!("{judged}; {count} pairs cannot tell that from chance, needs {count} more");
+            (Verdict::NeedsMore { n: count, what: What::Pairs }, reason)
+        }
         None => (Verdict::Pass, format!("{count} pairs, at the tee's share of the load: {judged}")),
     };
     let mut verdict = GateVerdict::new(GATE, verdict, reason)
@@ -129,8 +135,10 @@ pub(super) fn latency(evidence: &Evidence, thresholds: &Thresholds) -> GateVerdi
         .number("min_pairs", thresholds.min_pairs);
     for (name, source, shadow, margin) in compared {
         verdict = verdict
-            .number(&format!("source_{name}_us"), micros(source))
-            .number(&format!("shadow_{name}_us"), micros(shadow))
+            .number(&format!("source_{name}_us"), micros(source.seen))
+            .number(&format!("source_{name}_at_most_us"), micros(source.high))
+            .number(&format!("shadow_{name}_us"), micros(shadow.seen))
+            .number(&format!("shadow_{name}_at_least_us"), micros(shadow.low))
             .number(&format!("max_{name}_ratio"), margin.ratio)
             .number(&format!("{name}_floor_us"), micros(margin.floor));
     }

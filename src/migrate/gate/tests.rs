@@ -14,9 +14,10 @@ fn allocation(cpu: u32, mib: u64) -> Allocation {
     Allocation { cpu: Millicores(cpu), memory: ByteSize::mib(mib), storage: ByteSize::mib(100) }
 }
 
-const fn quantiles(count: u64, [p50, p90, p99]: [u64; 3]) -> Quantiles {
-    let us = Duration::from_micros;
-    Quantiles { count, p50: us(p50), p90: us(p90), p99: us(p99) }
+/// Known exactly.
+fn quantiles(count: u64, of: [u64; 3]) -> Quantiles {
+    let [p50, p90, p99] = of.map(Duration::from_micros).map(|seen| Quantile { low: seen, seen, high: seen });
+    Quantiles { count, p50, p90, p99 }
 }
 
 fn intervals(of: &[(u64, u64)]) -> Vec<Interval> {
@@ -191,6 +192,40 @@ fn microseconds_do_not_decide() {
     );
     assert_eq!(of([1_000, 1_500, 3_000], [3_000, 4_500, 9_000]), Verdict::Fail, "three times slower");
     assert_eq!(of([100_000, 150_000, 300_000], [110_000, 160_000, 320_000]), Verdict::Pass, "10 ms of 100");
+}
+
+/// Answers that take 1 to 100 ms, evenly, times `slower`.
+fn even(count: u64, slower: f64) -> Quantiles {
+    Quantiles::of(count, |at| Duration::from_secs_f64((1.0 + 99.0 * at) * slower / 1000.0))
+}
+
+#[test]
+fn what_chance_explains_does_not_fail() {
+    let of = |count, slower| {
+        judged(Gate::Latency, |evidence| {
+            evidence.observed.source = even(count, 1.0);
+            evidence.observed.shadow = even(count, slower);
+        })
+    };
+    assert_eq!(of(300, 1.2).verdict, Verdict::Pass);
+    let undecided = of(300, 1.3);
+    assert_eq!(undecided.verdict, needs(300, What::Pairs), "{}", undecided.reason);
+    assert!(undecided.reason.contains("needs 300 more"), "{}", undecided.reason);
+    assert_eq!(of(100_000, 1.3).verdict, Verdict::Fail, "the same, and no chance any more");
+    assert_eq!(of(300, 2.0).verdict, Verdict::Fail);
+}
+
+#[test]
+fn more_answers_narrow_a_quantile() {
+    let width = |count| {
+        let Quantile { low, seen, high } = even(count, 1.0).p50;
+        assert!(low < seen && seen < high);
+        high - low
+    };
+    let narrower = width(400).as_secs_f64() / width(1_600).as_secs_f64();
+    assert!((1.9..2.1).contains(&narrower), "{narrower}");
+    // 0.5 ± 3 × √(0.25 / 400) = 0.425 … 0.575 of an even spread over 99 ms.
+    assert_eq!(width(400).as_micros(), 14_850);
 }
 
 #[test]
