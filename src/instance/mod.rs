@@ -25,6 +25,7 @@ mod scrape;
 mod sight;
 mod spec;
 mod usage;
+mod wire;
 
 pub use allocation::{Used, starting};
 pub use history::{Gathering, Minute, average};

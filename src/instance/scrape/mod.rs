@@ -12,14 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::{InvalidUri, Scheme};
 use http::{Uri, header};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use tokio::net::TcpStream;
 
 pub use self::exposition::counter;
 use self::exposition::read;
 use super::Usage;
+use super::wire::{WireError, exchange};
 
 /// A node exporter's page has about 100 KiB, cAdvisor's some 20 KiB for each container.
 const MAX_PAGE: usize = 4 << 20;
@@ -92,40 +91,27 @@ impl Page {
     async fn fetch(&self) -> Result<Bytes, ScrapeError> {
         let page = || self.uri.to_string();
         let connect = |error| ScrapeError::Connect(page(), error);
-        let http = |error| ScrapeError::Http(page(), error);
         let host = self.uri.host().unwrap_or_default();
         // The brackets are of the URL, not of the address.
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let stream = TcpStream::connect((host, self.uri.port_u16().unwrap_or(80))).await.map_err(connect)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-        let talking = async {
-            let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
-            let request = http::Request::get(target)
-                .header(header::HOST, self.uri.authority().map_or("", |authority| authority.as_str()))
-                .header(header::USER_AGENT, "segue")
-                .header(header::ACCEPT, "text/plain;version=0.0.4")
-                .header(header::CONNECTION, "close")
-                .body(Empty::<Bytes>::new())
-                .map_err(|error| connect(std::io::Error::other(error)))?;
-            let response = sender.send_request(request).await.map_err(http)?;
-            if !response.status().is_success() {
-                return Err(ScrapeError::Status(page(), response.status()));
-            }
-            let body = Limited::new(response.into_body(), MAX_PAGE).collect().await;
-            let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-                Ok(_) => ScrapeError::TooLarge(page()),
-                Err(error) => ScrapeError::Body(page(), error),
-            })?;
-            Ok(body.to_bytes())
-        };
-        let mut talking = std::pin::pin!(talking);
-        // Driven here, so that nothing is left of it when nobody waits any more.
-        tokio::select! {
-            page = &mut talking => return page,
-            // It may be over before everything that it brought has been taken.
-            ended = connection => ended.map_err(http)?,
+        let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
+        let request = http::Request::get(target)
+            .header(header::HOST, self.uri.authority().map_or("", |authority| authority.as_str()))
+            .header(header::USER_AGENT, "segue")
+            .header(header::ACCEPT, "text/plain;version=0.0.4")
+            .header(header::CONNECTION, "close")
+            .body(Full::default())
+            .map_err(|error| connect(std::io::Error::other(error)))?;
+        let answer = exchange(stream, request, MAX_PAGE).await.map_err(|error| match error {
+            WireError::Http(error) => ScrapeError::Http(page(), error),
+            WireError::Body(error) => ScrapeError::Body(page(), error),
+            WireError::TooLarge(_) => ScrapeError::TooLarge(page()),
+        })?;
+        if !answer.status().is_success() {
+            return Err(ScrapeError::Status(page(), answer.status()));
         }
-        talking.await
+        Ok(answer.into_body())
     }
 }
 
