@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::fault::{Faults, Place};
 use super::reader::{Item, Open, Sheet, Table};
+use super::run::ec2_access;
 use super::service::{Routed, report_overlaps, service};
 use super::{
     Address, Admin, ByteSize, Callers, Certificate, ClientAuth, Lane, Listener, ListenerTls, Log, LogFormat,
@@ -70,6 +71,7 @@ pub(super) fn settings(t: &mut Table<'_>) -> Settings {
         workers: threads(t, "workers", Settings::default_workers()),
         admin,
         state: t.group("state", |t| State { store: t.take("store").and_then(|item| item.path()) }),
+        ec2: t.take("ec2").and_then(ec2_access),
         log: t.group("log", log),
         listeners,
         callers: t.group("callers", callers),

@@ -34,7 +34,7 @@ pub use requirement::{Requirement, RequirementError};
 pub use settings::*;
 pub use units::{ByteSize, Percent, UnitError, format_duration, parse_duration};
 pub use window::{Window, WindowError};
-pub use workload::{Docker, External, Process, ServiceProtocol, Volume, Workload};
+pub use workload::{Docker, Ec2, External, Process, ServiceProtocol, Volume, Workload};
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +117,7 @@ mod tests {
                 (
                     "zzz = 2",
                     &[
-                        "f:1:1: unknown key `zzz`; known here, nearest first: log, lane, admin, state, workers, \
+                        "f:1:1: unknown key `zzz`; known here, nearest first: ec2, log, lane, admin, state, workers, \
                 callers, services, listeners, shutdown_grace",
                     ],
                 ),
@@ -314,7 +314,9 @@ mod tests {
             ),
             (
                 source(&format!("provider = \"podman\", {ALLOCATION}")),
-                &["f:2:23: `services.web.source.provider` must be \"process\" or \"docker\", not \"podman\""],
+                &[
+                    "f:2:23: `services.web.source.provider` must be \"process\" or \"docker\" or \"ec2\", not \"podman\"",
+                ],
             ),
             (
                 source(
@@ -340,6 +342,32 @@ mod tests {
         ];
         let cases: Vec<_> = cases.iter().map(|(text, faults)| (text.as_str(), *faults)).collect();
         expect(LISTENER, &cases);
+    }
+
+    #[test]
+    fn bad_settings_of_ec2() {
+        const WITHOUT: &str = "needs a Segue that was built with it; build one with `cargo build --release \
+                               --features ec2`";
+        let text = format!(
+            "[ec2]\nregion = \"\"\nendpoint_url = \"h2c://a\"\n[services.web]\nsource = {{ provider = \"ec2\", types = [], \
+             subnet = \"s\", security_groups = [\"\"], port = 80, allocation = {{ cpu = 1, memory = \"1 GiB\", \
+             storage = \"1 GiB\" }} }}\n{LISTENER}"
+        );
+        let mut expected = vec![
+            "f:2:10: `ec2.region`: must not be empty",
+            "f:3:16: `ec2.endpoint_url`: \"h2c://a\" is no URL of an API; write https://HOST",
+            "f:5:10: `services.web.source` needs `image`: the id of an AMI",
+            "f:5:38: `services.web.source.types` is empty; name the instance types that may be used, such as \
+             [\"t3.small\", \"t3.large\"]",
+            "f:5:75: `services.web.source.security_groups`: must not be empty",
+        ];
+        let (section, provider) =
+            (format!("f:1:1: `ec2` {WITHOUT}"), format!("f:5:23: `services.web.source.provider` {WITHOUT}"));
+        if !cfg!(feature = "ec2") {
+            expected.insert(0, &section);
+            expected.insert(4, &provider);
+        }
+        assert_eq!(faults(&text), expected);
     }
 
     #[test]

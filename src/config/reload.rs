@@ -33,6 +33,7 @@ pub fn refusals(running: &Settings, next: &Settings) -> Vec<Refusal> {
     let store =
         |settings: &Settings| or(settings.state.store.as_ref().map(|path| path.display()), "in memory");
     fixed("state.store", store(running), store(next));
+    fixed("ec2", or(running.ec2.as_ref(), "none"), or(next.ec2.as_ref(), "none"));
     fixed("listeners.address", addresses(running), addresses(next));
     for (name, service) in &running.services {
         let Some(next) = next.services.get(name) else { continue };
@@ -57,7 +58,7 @@ fn addresses(settings: &Settings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::parse;
+    use crate::config::{Ec2Access, parse};
 
     const RUNNING: &str = r#"
         workers = 2
@@ -107,5 +108,16 @@ mod tests {
             "`listeners.address` cannot change while running (0.0.0.0:80, 0.0.0.0:81 → 0.0.0.0:80)",
         ];
         assert_eq!(refused(next), expected.map(|line| format!("{line}{after}")));
+    }
+
+    #[test]
+    fn where_ec2_is_reached_does_not() {
+        let running = parse(RUNNING, "a").unwrap();
+        let access = Ec2Access { region: Some("eu-central-1".into()), ..Ec2Access::default() };
+        let next = Settings { ec2: Some(access), ..running.clone() };
+        let refused = refusals(&running, &next);
+        assert_eq!(refused.len(), 1);
+        assert_eq!((refused[0].key, refused[0].change.as_str()), ("ec2", "none → region eu-central-1"));
+        assert_eq!(refusals(&next, &next), []);
     }
 }

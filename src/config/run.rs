@@ -5,14 +5,23 @@ use std::collections::BTreeMap;
 use super::document::MAX_SIZE;
 use super::reader::{Item, Table};
 use super::{
-    Allocation, ByteSize, Docker, Millicores, Process, Run, ServiceProtocol, Volume, Workload, forms,
+    Allocation, ByteSize, Docker, Ec2, Ec2Access, Endpoint, Millicores, Process, Run, Scheme,
+    ServiceProtocol, Volume, Workload, forms,
 };
+
+/// Completes "`x` …".
+const WITHOUT_EC2: &str =
+    "needs a Segue that was built with it; build one with `cargo build --release --features ec2`";
 
 const LEAST_MEMORY: ByteSize = ByteSize::mib(1);
 
 pub(super) fn run(t: &mut Table<'_>) -> Option<Run> {
-    let provider = t.require("provider", "\"process\" or \"docker\", who runs it");
-    let provider = provider.and_then(|item| item.choice(&[("process", process as Read), ("docker", docker)]));
+    let provider = t.require("provider", "\"process\", \"docker\" or \"ec2\", who runs it");
+    if let Some(item) = provider.as_ref().filter(|item| item.is("ec2")) {
+        only_with_ec2(item);
+    }
+    let known = [("process", process as Read), ("docker", docker), ("ec2", ec2)];
+    let provider = provider.and_then(|item| item.choice(&known));
     let workload = provider.map(|read| read(t));
     let allocation = t.require(
         "allocation",
@@ -54,6 +63,65 @@ fn docker(t: &mut Table<'_>) -> Option<Workload> {
         image: image?,
         port: port?,
     }))
+}
+
+fn ec2(t: &mut Table<'_>) -> Option<Workload> {
+    let name = |item: Item<'_>| item.text_as(forms::not_empty);
+    let image = t.require("image", "the id of an AMI").and_then(name);
+    let types =
+        several(t, "types", "the instance types that may be used, such as [\"t3.small\", \"t3.large\"]");
+    let subnet = t.require("subnet", "its id; Segue has to reach the addresses in it").and_then(name);
+    let groups = several(t, "security_groups", "their ids; what they let out is what a shadow reaches");
+    let port =
+        t.require("port", "that the application listens on").and_then(|item| item.number(&(1..=u16::MAX)));
+    Some(Workload::Ec2(Ec2 {
+        fence_group: t.take("fence_group").and_then(name),
+        protocol: protocol(t),
+        user_data: t.take("user_data").and_then(|item| item.text().map(str::to_owned)),
+        key: t.take("key").and_then(name),
+        instance_profile: t.take("instance_profile").and_then(name),
+        usage: t.take("usage").and_then(name),
+        image: image?,
+        types: types?,
+        subnet: subnet?,
+        security_groups: groups?,
+        port: port?,
+    }))
+}
+
+/// A list that has to have something in it.
+fn several(t: &mut Table<'_>, key: &'static str, why: &str) -> Option<Vec<String>> {
+    let item = t.require(key, why)?;
+    if item.is_empty_list() {
+        item.fault(format!("is empty; name {why}"));
+    }
+    Some(item.list(|item| item.text_as(forms::not_empty)))
+}
+
+/// `[ec2]`: how its API is reached.
+pub(super) fn ec2_access(item: Item<'_>) -> Option<Ec2Access> {
+    only_with_ec2(&item);
+    item.table(|t| Ec2Access {
+        region: t.take("region").and_then(|item| item.text_as(forms::not_empty)),
+        profile: t.take("profile").and_then(|item| item.text_as(forms::not_empty)),
+        endpoint_url: t.take("endpoint_url").and_then(|item| item.text_as(api_endpoint)),
+    })
+}
+
+/// Everything else is read all the same, so that one run still finds every fault.
+fn only_with_ec2(item: &Item<'_>) {
+    if !cfg!(feature = "ec2") {
+        item.fault(WITHOUT_EC2);
+    }
+}
+
+fn api_endpoint(text: &str) -> Result<Endpoint, String> {
+    let endpoint: Endpoint =
+        text.strip_suffix('/').unwrap_or(text).parse().map_err(|error| format!("{error}"))?;
+    match endpoint.scheme {
+        Scheme::Http | Scheme::Https => Ok(endpoint),
+        Scheme::H2c => Err(format!("{text:?} is no URL of an API; write https://HOST")),
+    }
 }
 
 fn volume(t: &mut Table<'_>) -> Option<Volume> {

@@ -17,6 +17,8 @@ pub struct Settings {
     pub workers: NonZeroUsize,
     pub admin: Admin,
     pub state: State,
+    /// `None` = no instance is on EC2.
+    pub ec2: Option<Ec2Access>,
     pub log: Log,
     pub listeners: Vec<Listener>,
     pub callers: Callers,
@@ -46,6 +48,17 @@ pub enum Address {
 pub struct State {
     /// Directory of durable state; `None` = kept in memory, and said so at start.
     pub store: Option<PathBuf>,
+}
+
+/// How the API of EC2 is reached. What is absent is taken from where AWS's own tools take it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ec2Access {
+    /// Where its instances are, such as `eu-central-1`.
+    pub region: Option<String>,
+    /// Of the shared files of credentials and settings.
+    pub profile: Option<String>,
+    /// Another one than the region's own.
+    pub endpoint_url: Option<Endpoint>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -346,6 +359,17 @@ pub enum DrainPolicy {
     Cut,
 }
 
+impl fmt::Display for Ec2Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoint = self.endpoint_url.as_ref().map(ToString::to_string);
+        let parts = [("region", &self.region), ("profile", &self.profile), ("endpoint_url", &endpoint)];
+        let said: Vec<_> =
+            parts.iter().filter_map(|(name, value)| Some(format!("{name} {}", value.as_ref()?))).collect();
+        f.write_str(if said.is_empty() { "as the environment says" } else { "" })?;
+        f.write_str(&said.join(", "))
+    }
+}
+
 impl Settings {
     /// Long enough for most answers, and shorter than the 30 s that Kubernetes waits before it kills.
     pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
@@ -363,6 +387,7 @@ impl Settings {
             workers: Self::default_workers(),
             admin: Admin::default(),
             state: State::default(),
+            ec2: None,
             log: Log::default(),
             listeners: vec![Listener { address: Address::Tcp(listen), tls: None, proxy_protocol: false }],
             callers: Callers::default(),

@@ -13,6 +13,7 @@ use super::Endpoint;
 pub enum Workload {
     Process(Process),
     Docker(Docker),
+    Ec2(Ec2),
     External(External),
 }
 
@@ -69,6 +70,39 @@ pub struct Volume {
     pub read_only: bool,
 }
 
+/// A machine of EC2, in the region of the settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ec2 {
+    /// The id of an AMI.
+    pub image: String,
+    /// The instance types that may be used. An allocation gets the smallest of them that has as much.
+    pub types: Vec<String>,
+    /// Its id; Segue has to reach the addresses in it.
+    pub subnet: String,
+    /// Their ids. What they let out is what a shadow reaches.
+    pub security_groups: Vec<String>,
+    /// The group that takes their place while it is fenced: one that lets nothing in.
+    #[serde(default)]
+    pub fence_group: Option<String>,
+    /// That the application listens on.
+    pub port: u16,
+    #[serde(default)]
+    pub protocol: ServiceProtocol,
+    /// Given to the machine when it boots for the first time; `{port}` and `{role}` stand for these.
+    #[serde(default)]
+    pub user_data: Option<String>,
+    /// The name of a key pair, to log in with.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// The name of an IAM instance profile: what the application may do at AWS.
+    #[serde(default)]
+    pub instance_profile: Option<String>,
+    /// As of an external instance; `{address}` stands for the machine's address.
+    #[serde(default)]
+    pub usage: Option<String>,
+}
+
 /// Run by somebody else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +134,7 @@ impl Workload {
         match self {
             Self::Process(_) => "process",
             Self::Docker(_) => "docker",
+            Self::Ec2(_) => "ec2",
             Self::External(_) => "external",
         }
     }
@@ -135,6 +170,7 @@ mod tests {
         for wrong in [
             r#"{"provider":"process","command":["app"],"comand":[]}"#,
             r#"{"provider":"docker","image":"app"}"#,
+            r#"{"provider":"ec2","image":"ami-1","types":["t3.small"],"subnet":"subnet-1","port":80}"#,
             r#"{"provider":"external","endpoints":["ftp://x"]}"#,
             r#"{"provider":"slurm"}"#,
             r#"{"command":["app"]}"#,

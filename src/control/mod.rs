@@ -43,6 +43,8 @@ use self::upgrade::Predecessor;
 use crate::config::Settings;
 use crate::instance::Providers;
 use crate::instance::docker::DockerProvider;
+#[cfg(feature = "ec2")]
+use crate::instance::ec2::{self, Ec2Provider};
 use crate::instance::process::ProcessProvider;
 use crate::proxy::access::{AccessLog, AccessLogError};
 use crate::proxy::crew::{Crew, CrewError};
@@ -100,6 +102,12 @@ pub enum StartError {
     Source(#[from] SourceError),
     #[error("the folder of instances, {}, cannot be opened: {error}", folder.display())]
     Instances { folder: PathBuf, error: io::Error },
+    #[cfg(feature = "ec2")]
+    #[error(transparent)]
+    Ec2(#[from] ec2::Ec2Error),
+    #[cfg(feature = "ec2")]
+    #[error(transparent)]
+    Ec2Owner(#[from] ec2::OwnerError),
 }
 
 impl Control {
@@ -219,7 +227,18 @@ fn providers(settings: &Settings) -> Result<Providers, StartError> {
     let place = store.canonicalize().unwrap_or_else(|_| store.clone());
     let owner = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
     let docker = DockerProvider::connect(&owner.as_str().chars().take(16).collect::<String>());
-    Ok(Providers::none().with_process(Arc::new(process)).with_docker(Arc::new(docker)))
+    let providers = Providers::none().with_process(Arc::new(process)).with_docker(Arc::new(docker));
+    #[cfg(feature = "ec2")]
+    let providers = match &settings.ec2 {
+        Some(access) => {
+            let environment: ec2::Environment = Arc::new(|name| std::env::var(name).ok());
+            let owner = ec2::owner(store)?;
+            let provider = Ec2Provider::connect(&owner, access, environment, ec2::Patience::default())?;
+            providers.with_ec2(Arc::new(provider))
+        }
+        None => providers,
+    };
+    Ok(providers)
 }
 
 /// Totals are whole between any two steps, so a panic elsewhere leaves them usable.

@@ -15,6 +15,8 @@
 mod allocation;
 pub mod bypass;
 pub mod docker;
+#[cfg(feature = "ec2")]
+pub mod ec2;
 mod external;
 mod history;
 pub mod process;
@@ -38,5 +40,5 @@ pub use spec::{InstanceId, InvalidId, Role, Spec};
 pub use usage::{IoUsage, Pressure, Throttling, Usage};
 
 pub use crate::config::{
-    Allocation, Docker, External, Millicores, Process, ServiceProtocol, Volume, Workload,
+    Allocation, Docker, Ec2, External, Millicores, Process, ServiceProtocol, Volume, Workload,
 };
