@@ -44,8 +44,17 @@ impl Recorder {
         Self::answering(|_| Some(ok("recorded")))
     }
 
+    /// The same, at every address of this machine.
+    pub fn everywhere() -> Self {
+        Self::at("0.0.0.0:0", |_| Some(ok("recorded")))
+    }
+
     pub fn answering(answer: impl Fn(&Recorded) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0", answer)
+    }
+
+    fn at(address: &str, answer: impl Fn(&Recorded) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             seen: Mutex::default(),
