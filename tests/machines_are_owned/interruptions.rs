@@ -41,11 +41,10 @@ fn cut_after(stage: &Stage, calls: usize, cut: Cut) -> Recorder {
 }
 
 fn written(request: &Recorded) -> Vec<u8> {
-    let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
-    for (name, value) in &request.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    [head.as_bytes(), b"\r\n", &request.body].concat()
+    let first = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
+    let headers: Vec<_> =
+        request.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    [first.as_bytes(), headers.concat().as_bytes(), b"\r\n", &request.body].concat()
 }
 
 /// `prepare` brings a machine to where `step` begins; after each cut it is done again, and `promise` has to hold.

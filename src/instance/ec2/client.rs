@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::answer::{self, Part, Refusal};
 use super::call::Call;
-use super::credentials::{Credentials, Environment, Keys, region};
+use super::credentials::{self, Credentials, Environment, Keys};
 use super::patience::Patience;
 use super::sign::{self, Scope};
 use super::{Ec2Error, NAME};
@@ -73,7 +73,9 @@ impl Client {
         let set = |name: &str| environment(name).filter(|value| !value.is_empty());
         let region = access.region.clone();
         let region = region.or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
-        let region = region.or_else(|| region_of_profile(&environment, access)).ok_or(Ec2Error::NoRegion)?;
+        let region = region
+            .or_else(|| credentials::region(&environment, access.profile.as_deref()))
+            .ok_or(Ec2Error::NoRegion)?;
         let url = set("AWS_ENDPOINT_URL_EC2").or_else(|| set("AWS_ENDPOINT_URL"));
         let endpoint = match (&access.endpoint_url, url) {
             (Some(endpoint), _) => endpoint.clone(),
@@ -98,10 +100,10 @@ impl Client {
                 tokio::time::timeout(self.patience.attempt, self.once(&found.keys, form.clone())).await;
             let late = || Err(Silence(format!("it has not answered within {:?}", self.patience.attempt)));
             let why = match asked.unwrap_or_else(|_| late()) {
-                Ok(Answer { text, is_good: true, .. }) => {
+                Ok(Answer { text, status }) if status.is_success() => {
                     return answer::read(&text, look).ok_or_else(|| self.no_ec2(call));
                 }
-                Ok(Answer { text, status, .. }) => match answer::refusal(&text) {
+                Ok(Answer { text, status }) => match answer::refusal(&text) {
                     Some(refusal) if STALE.contains(&refusal.code.as_str()) && !renewed => {
                         renewed = true;
                         self.credentials.forget().await;
@@ -147,11 +149,7 @@ impl Client {
             exchange(tcp, request, MAX_ANSWER).await
         };
         let answer = answer.map_err(|error: WireError| silence(error))?;
-        Ok(Answer {
-            status: answer.status(),
-            is_good: answer.status().is_success(),
-            text: String::from_utf8_lossy(answer.body()).into_owned(),
-        })
+        Ok(Answer { status: answer.status(), text: String::from_utf8_lossy(answer.body()).into_owned() })
     }
 
     fn no_ec2(&self, call: &Call) -> Failure {
@@ -164,7 +162,6 @@ impl Client {
 
 struct Answer {
     status: http::StatusCode,
-    is_good: bool,
     text: String,
 }
 
@@ -202,24 +199,22 @@ impl Failure {
 }
 
 fn explained(Refusal { code, message }: Refusal, call: &Call, origin: &str) -> Failure {
-    let mut message = format!("EC2 says to {}: {code}: {}", call.action, shortened(&message));
-    if NOT_TAKEN.contains(&code.as_str()) {
-        message
-            .push_str(&format!("; the credentials are those of {origin}, see whether they are still good"));
-    } else if DENIED.contains(&code.as_str()) {
-        message.push_str(&format!("; allow `ec2:{}` to the owner of {origin}", call.action));
-    } else if code == "RequestExpired" {
-        message.push_str("; see whether this machine's clock is right");
-    }
+    let among = |known: &[&str]| known.contains(&code.as_str());
+    let way_out = if among(&NOT_TAKEN) {
+        format!("; the credentials are those of {origin}, see whether they are still good")
+    } else if among(&DENIED) {
+        format!("; allow `ec2:{}` to the owner of {origin}", call.action)
+    } else if among(&["RequestExpired"]) {
+        "; see whether this machine's clock is right".to_owned()
+    } else {
+        String::new()
+    };
+    let message = format!("EC2 says to {}: {code}: {}{way_out}", call.action, shortened(&message));
     Failure::Refused { code, message }
 }
 
 fn shortened(message: &str) -> &str {
     message.get(..message.floor_char_boundary(MAX_MESSAGE)).unwrap_or(message).trim_end_matches('.')
-}
-
-fn region_of_profile(environment: &Environment, access: &Ec2Access) -> Option<String> {
-    region(environment, access.profile.as_deref())
 }
 
 fn of_region(region: &str) -> String {
@@ -228,9 +223,7 @@ fn of_region(region: &str) -> String {
 }
 
 fn parse(url: &str) -> Result<Endpoint, Ec2Error> {
-    let endpoint: Endpoint =
-        url.parse().map_err(|error| Ec2Error::Endpoint { url: url.to_owned(), error })?;
-    Ok(endpoint)
+    url.parse().map_err(|error| Ec2Error::Endpoint { url: url.to_owned(), error })
 }
 
 /// As it is sent and signed: a port that goes without saying is left out.
@@ -244,17 +237,20 @@ fn authority(name: &str, port: u16, scheme: Scheme) -> String {
 mod tests {
     use super::*;
 
-    fn client(settings: Ec2Access, set: &'static [(&'static str, &'static str)]) -> Result<Client, Ec2Error> {
+    fn client(
+        settings: &Ec2Access,
+        set: &'static [(&'static str, &'static str)],
+    ) -> Result<Client, Ec2Error> {
         let environment: Environment = Arc::new(|name| {
             set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         });
-        Client::new(&settings, environment, Patience::default())
+        Client::new(settings, environment, Patience::default())
     }
 
     #[test]
     fn settings_come_before_the_environment() {
         let made =
-            |settings: Ec2Access, set| client(settings, set).map(|made| made.endpoint.to_string()).unwrap();
+            |settings: Ec2Access, set| client(&settings, set).map(|made| made.endpoint.to_string()).unwrap();
         let named = || Ec2Access { region: Some("eu-central-1".into()), ..Ec2Access::default() };
         assert_eq!(
             made(named(), &[("AWS_REGION", "us-east-1")]),
@@ -269,9 +265,9 @@ mod tests {
         assert_eq!(made(named(), set), "http://b:1");
         let own = Ec2Access { endpoint_url: Some("http://c:2".parse().unwrap()), ..named() };
         assert_eq!(made(own, set), "http://c:2");
-        let error = client(none(), &[]).err().unwrap().to_string();
+        let error = client(&none(), &[]).err().unwrap().to_string();
         assert!(error.contains("`ec2.region`"), "{error}");
-        let error = client(named(), &[("AWS_ENDPOINT_URL", "b")]).err().unwrap().to_string();
+        let error = client(&named(), &[("AWS_ENDPOINT_URL", "b")]).err().unwrap().to_string();
         assert!(error.contains("AWS_ENDPOINT_URL"), "{error}");
     }
 

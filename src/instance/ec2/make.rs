@@ -18,6 +18,9 @@ use crate::instance::{Ec2, InstanceId, ProviderError, Spec};
 /// the ones before: for a day or two.
 const TOKENS: u32 = 16;
 
+/// Stands for an attempt that is none, and must not take a token from those that are.
+pub(super) const REHEARSAL: u32 = TOKENS;
+
 /// What is to be booted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Image {

@@ -68,7 +68,9 @@ const EVER: [&str; 6] = ["pending", "running", "stopping", "stopped", "shutting-
 pub enum Ec2Error {
     #[error("EC2 has no region; set `ec2.region` or AWS_REGION")]
     NoRegion,
-    #[error("AWS_ENDPOINT_URL_EC2 or AWS_ENDPOINT_URL is {url:?}: {error}")]
+    #[error(
+        "EC2 has no endpoint {url:?}: {error}; see `ec2.region`, AWS_ENDPOINT_URL_EC2 and AWS_ENDPOINT_URL"
+    )]
     Endpoint { url: String, error: AddressError },
     #[error("AWS_CA_BUNDLE: {0}")]
     Tls(#[from] UpstreamTlsError),

@@ -4,7 +4,7 @@ use super::answer::Part;
 use super::call::Call;
 use super::client::Failure;
 use super::machine::MAX_TAG;
-use super::make::{Image, no_image, none_fits, tags, user_data};
+use super::make::{Image, REHEARSAL, no_image, none_fits, tags, user_data};
 use super::size::{Kind, smallest, volume_gib};
 use super::{Ec2Provider, workload};
 use crate::config::ByteSize;
@@ -56,7 +56,7 @@ impl Ec2Provider {
     }
 
     async fn rehearsal(&self, spec: &Spec, of: &Ec2, image: &Image, kind: &Kind) -> Finding {
-        let call = self.request(spec, of, image, kind, 0).with("DryRun", true);
+        let call = self.request(spec, of, image, kind, REHEARSAL).with("DryRun", true);
         match self.client.ask(&call, |_| ()).await {
             Err(failure) if failure.is(WOULD_HAVE) => {
                 Finding::new(Fine, "permission", format!("EC2 would make a {} in {}", kind.name, of.subnet))
