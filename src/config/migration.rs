@@ -37,6 +37,8 @@ pub struct Migration {
     pub schema_version: Option<Reading>,
     /// Where the instance that serves counts its requests itself, to be held against what Segue has sent it.
     pub bypass: Option<RequestCounter>,
+    /// What a new instance is asked for before it is judged.
+    pub warm: Option<Warm>,
 }
 
 /// Who decides that a migration which is ready switches over.
@@ -77,6 +79,28 @@ pub enum ReadingOf {
     Http { path: String, json: Option<String> },
     /// The program and its arguments; the last line that it writes.
     Command(Vec<String>),
+}
+
+/// Requests that fill an instance's caches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Warm {
+    /// Paths, with their queries, to GET.
+    pub requests: Vec<String>,
+    /// So many of the last distinct reads that were teed; 0 = none.
+    pub recent: usize,
+    /// Requests a second, …
+    pub per_second: u32,
+    /// … and at once.
+    pub concurrency: usize,
+}
+
+impl Warm {
+    /// What a service that gets two thousand a second gets in a tenth of a second: nothing that would hurt a shadow, and
+    /// a thousand are through in twenty seconds.
+    pub const PER_SECOND: u32 = 50;
+    pub const CONCURRENCY: usize = 4;
+    /// Of each kind.
+    pub const MOST: usize = 1000;
 }
 
 /// A counter of requests on a page of metrics in Prometheus' text format.
@@ -156,6 +180,7 @@ impl Default for Migration {
             version: None,
             schema_version: None,
             bypass: None,
+            warm: None,
         }
     }
 }

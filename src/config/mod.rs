@@ -27,7 +27,7 @@ pub use document::{load, parse};
 pub use fault::{Fault, Faults};
 pub use migration::{
     Call, Check, Expect, Hook, HttpProbe, Metrics, Migration, Policy, Probe, Reading, ReadingOf,
-    RequestCounter,
+    RequestCounter, Warm,
 };
 pub use reload::{Refusal, refusals};
 pub use requirement::{Requirement, RequirementError};

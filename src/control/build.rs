@@ -112,6 +112,7 @@ pub(super) async fn service(
     };
     let name: Arc<str> = old.map_or_else(|| name.into(), |old| Arc::clone(&old.name));
     let records = old.map_or_else(Arc::<ShadowRecords>::default, |old| Arc::clone(&old.records));
+    records.lock().recent.keep(settings.migration.warm.as_ref().map_or(0, |warm| warm.recent));
     let same_tee =
         old.filter(|old| old.settings.tee == settings.tee && same_source.is_some() && same_shadow.is_some());
     let tee = match same_tee {

@@ -10,4 +10,5 @@ pub mod protocol;
 pub mod reading;
 pub mod record;
 pub mod switchover;
+pub mod warm;
 pub mod window;

@@ -31,6 +31,8 @@ pub enum Step {
     /// Until enough pairs were seen that the shadow works at all.
     Observe,
     Resize,
+    /// Requests that fill its caches, where the settings have some.
+    Warm,
     /// What was measured at another allocation is no evidence.
     Forget,
     /// Until every gate passes, or one fails for good.
@@ -106,7 +108,7 @@ pub enum Came {
 }
 
 /// In the order in which they are taken.
-const ONWARD: [Step; 17] = [
+const ONWARD: [Step; 18] = [
     Step::Check,
     Step::Create,
     Step::Start,
@@ -115,6 +117,7 @@ const ONWARD: [Step; 17] = [
     Step::Replicate,
     Step::Observe,
     Step::Resize,
+    Step::Warm,
     Step::Forget,
     Step::Judge,
     Step::Approve,
@@ -143,6 +146,7 @@ impl Step {
             Self::Replicate => "replicate",
             Self::Observe => "observe",
             Self::Resize => "resize",
+            Self::Warm => "warm",
             Self::Forget => "forget",
             Self::Judge => "judge",
             Self::Approve => "approve",
@@ -165,7 +169,7 @@ impl Step {
             Self::Create | Self::Start | Self::AwaitHealthy | Self::Attach => Phase::Provisioning,
             Self::Replicate => Phase::Replicating,
             Self::Observe => Phase::Shadowing,
-            Self::Resize | Self::Forget => Phase::Sizing,
+            Self::Resize | Self::Warm | Self::Forget => Phase::Sizing,
             Self::Judge => Phase::Validating,
             Self::Approve => Phase::Ready,
             Self::Switch => Phase::Switching,

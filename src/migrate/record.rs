@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::phase::{Cause, Progress};
+use super::warm::Warmed;
 use crate::config::{InstanceName, Policy};
 use crate::instance::{Allocation, Finding, Resized, Spec};
 
@@ -42,6 +43,9 @@ pub struct Record {
     pub baseline: Option<Baseline>,
     /// How the switchover ended, as the API says it.
     pub switchover: Option<Value>,
+    /// What came of warming it.
+    #[serde(default)]
+    pub warmed: Option<Warmed>,
     /// Who reached the source without passing Segue, when it was first seen.
     #[serde(default)]
     pub bypass: Option<Bypass>,

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod compare;
 pub mod lane;
 pub mod plateau;
+pub mod recent;
 pub mod sample;
 pub mod session;
 pub mod shadow;

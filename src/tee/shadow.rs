@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::compare::{Pair, RecentPairs, Verdict};
 use super::plateau::Plateau;
+use super::recent::RecentReads;
 use super::skip::TeeCounts;
 use crate::record::{Recorder, Totals};
 
@@ -28,6 +29,7 @@ pub struct Inner {
     /// Retries of a pair whose connection the shadow had just closed.
     pub stale_retries: u64,
     pub pairs: RecentPairs,
+    pub recent: RecentReads,
     /// Since the last mark.
     pub plateau: Plateau,
     /// Both sides of the same pairs: what a comparison of latencies may rest on.
@@ -45,6 +47,7 @@ impl Default for ShadowRecords {
             marked_at: None,
             stale_retries: 0,
             pairs: RecentPairs::new(RECENT),
+            recent: RecentReads::default(),
             plateau: Plateau::default(),
             recorder: Recorder::default(),
             totals: Totals::default(),

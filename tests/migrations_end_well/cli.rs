@@ -55,7 +55,7 @@ fn one_is_started_followed_to_its_end_and_shown() {
     let steps: Vec<_> = followed.lines().filter(|line| line.ends_with("begins")).collect();
     let names: Vec<_> = steps.iter().filter_map(|line| line.split_whitespace().nth(2)).collect();
     assert_eq!((names.first(), names.last()), (Some(&"check"), Some(&"destroy_source")), "{followed}");
-    assert_eq!(names.len(), 17, "every step once: {followed}");
+    assert_eq!(names.len(), 18, "every step once: {followed}");
     assert!(followed.contains("waits for"), "{followed}");
 
     let list = succeeds(&run(&stage, &["list"]));

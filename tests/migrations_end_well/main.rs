@@ -11,4 +11,5 @@ mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 mod upgrade;
+mod warming;
 mod ways_out;

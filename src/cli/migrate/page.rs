@@ -50,6 +50,7 @@ pub(super) fn of(view: &Value, numbers: &Numbers, now: u64) -> String {
         };
         let _ = writeln!(page, "  {}", reason.trim_end().replace('\n', "\n    "));
     }
+    page += &warmed(&view["warmed"]);
     page += &gates(view);
     page += &bypass(view);
     page += &latency(numbers);
@@ -117,6 +118,24 @@ fn gates(view: &Value) -> String {
         vec![String::new(), text(gate, "gate"), verdict, text(gate, "reason").replace('\n', " ")]
     });
     columns(&rows.collect::<Vec<_>>())
+}
+
+/// Empty where it was not to be warmed.
+fn warmed(of: &Value) -> String {
+    let count = |key: &str| of[key].as_u64().unwrap_or_default();
+    let failure = text(of, "failure").replace('\n', " ");
+    if count("sent") == 0 {
+        return if failure.is_empty() { String::new() } else { format!("  not warmed: {failure}\n") };
+    }
+    let seconds = count("took_ms") as f64 / 1000.0;
+    let mut line = format!("  warmed with {} requests in {seconds:.1} s", count("sent"));
+    if count("left_out") > 0 {
+        let _ = write!(line, ", for {} more there was no time", count("left_out"));
+    }
+    if count("failed") > 0 {
+        let _ = write!(line, ", {} failed: {failure}", count("failed"));
+    }
+    line + "\n"
 }
 
 /// What the report gained since it was made.
@@ -255,6 +274,25 @@ mod tests {
         view["report"] = json!(report);
         let page = of(&view, &Numbers::default(), 62_000);
         assert!(page.contains("\n  warning: of bypass\n") && !page.contains("of disk"), "{page}");
+    }
+
+    #[test]
+    fn what_it_was_warmed_with_is_on_the_page() {
+        let mut view = view();
+        assert!(!of(&view, &Numbers::default(), 62_000).contains("warmed"));
+        view["warmed"] = json!({ "sent": 40, "failed": 0, "left_out": 0, "took_ms": 850, "failure": null });
+        let page = of(&view, &Numbers::default(), 62_000);
+        assert!(page.contains("\n  warmed with 40 requests in 0.8 s\n"), "{page}");
+        view["warmed"] =
+            json!({ "sent": 40, "failed": 2, "left_out": 5, "took_ms": 120_000, "failure": "GET /x: no" });
+        let page = of(&view, &Numbers::default(), 62_000);
+        let line =
+            "  warmed with 40 requests in 120.0 s, for 5 more there was no time, 2 failed: GET /x: no\n";
+        assert!(page.contains(line), "{page}");
+        view["warmed"] =
+            json!({ "sent": 0, "failed": 0, "left_out": 5, "took_ms": 0, "failure": "it is not `isolated`" });
+        let page = of(&view, &Numbers::default(), 62_000);
+        assert!(page.contains("\n  not warmed: it is not `isolated`\n"), "{page}");
     }
 
     #[test]

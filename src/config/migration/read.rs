@@ -2,7 +2,7 @@
 
 use super::{
     Call, Check, Expect, Hook, HttpProbe, Metrics, Migration, Policy, Probe, Reading, ReadingOf,
-    RequestCounter,
+    RequestCounter, Warm,
 };
 use crate::config::reader::{Item, Table};
 use crate::config::{Endpoint, Requirement, Window, forms};
@@ -25,7 +25,28 @@ pub(in crate::config) fn migration(t: &mut Table<'_>) -> Migration {
         version: t.take("version").and_then(reading),
         schema_version: t.take("schema_version").and_then(reading),
         bypass: t.take("bypass").and_then(request_counter),
+        warm: t.take("warm").and_then(warm),
     }
+}
+
+fn warm(item: Item<'_>) -> Option<Warm> {
+    item.table(|t| {
+        let requests = t.take("requests");
+        if requests.is_none() && !t.has("recent") {
+            t.fault("has nothing to ask for; set `requests` (paths to GET), `recent` (how many teed reads), or both");
+        }
+        let paths = requests.as_ref().map(|item| item.list(|item| item.text_as(forms::health_path)));
+        let paths = paths.unwrap_or_default();
+        if let Some(item) = requests.filter(|_| paths.len() > Warm::MOST) {
+            item.fault(format!("has {} requests; at most {} are sent", paths.len(), Warm::MOST));
+        }
+        Warm {
+            requests: paths,
+            recent: t.number("recent", 0, 1..=Warm::MOST),
+            per_second: t.number("per_second", Warm::PER_SECOND, 1..=1000),
+            concurrency: t.number("concurrency", Warm::CONCURRENCY, 1..=64),
+        }
+    })
 }
 
 fn request_counter(item: Item<'_>) -> Option<RequestCounter> {

@@ -76,6 +76,23 @@ fn bad_values_in_migrations_and_checks() {
             ],
         ),
         (
+            "migration.warm = { per_second = 0, concurrency = 65 }",
+            &[
+                "f:3:18: `services.a.migration.warm` has nothing to ask for; set `requests` (paths to GET), `recent` (how \
+                many teed reads), or both",
+                "f:3:33: `services.a.migration.warm.per_second` is 0; it must be from 1 to 1000",
+                "f:3:50: `services.a.migration.warm.concurrency` is 65; it must be from 1 to 64",
+            ],
+        ),
+        (
+            "migration.warm = { requests = [\"a\"], recent = 0 }",
+            &[
+                "f:3:32: `services.a.migration.warm.requests`: \"a\" is not a path; write it as in a request, with a \
+                leading slash",
+                "f:3:47: `services.a.migration.warm.recent` is 0; it must be from 1 to 1000",
+            ],
+        ),
+        (
             "migration.bypass = { labels = { a = 1 } }",
             &[
                 "f:3:20: `services.a.migration.bypass` needs `counter`: such as \"http_requests_total\"",
@@ -154,6 +171,7 @@ fn migrations_and_checks_are_read_as_they_are_written() {
         on_promote = {{ http = "PUT https://hub.test/a/b?c" }}
         on_demote = {{ command = ["demote", ""], timeout = "100ms" }}
         bypass = {{ metrics = "http://127.0.0.1:9100", counter = "a:requests_total", labels = {{ code = "200" }} }}
+        warm = {{ requests = ["/", "/stock?of=all"], recent = 200 }}
         requires = ["amqp://Broker:5672", "/srv/app"]
         version = {{ path = "/info?x", json = "/build/version", timeout = "1s" }}
         schema_version = {{ command = ["schema", "--of", "web"] }}
@@ -178,6 +196,9 @@ fn migrations_and_checks_are_read_as_they_are_written() {
     assert_eq!(requires, ["amqp://broker:5672", "/srv/app"]);
     let of = ReadingOf::Http { path: "/info?x".into(), json: Some("/build/version".into()) };
     assert_eq!(service.migration.version, Some(Reading { of, timeout: Duration::from_secs(1) }));
+    let warm = service.migration.warm.unwrap();
+    assert_eq!((warm.requests, warm.recent), (vec!["/".to_owned(), "/stock?of=all".to_owned()], 200));
+    assert_eq!((warm.per_second, warm.concurrency), (Warm::PER_SECOND, Warm::CONCURRENCY));
     let bypass = service.migration.bypass.unwrap();
     let page = Metrics::At("http://127.0.0.1:9100".parse().unwrap(), "/".to_owned());
     assert_eq!((bypass.metrics, bypass.counter.as_str()), (page, "a:requests_total"));

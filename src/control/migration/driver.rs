@@ -258,7 +258,13 @@ impl Clock {
 const fn waits(step: Step) -> bool {
     matches!(
         step,
-        Step::Check | Step::AwaitHealthy | Step::Observe | Step::Judge | Step::Approve | Step::Watch
+        Step::Check
+            | Step::AwaitHealthy
+            | Step::Observe
+            | Step::Warm
+            | Step::Judge
+            | Step::Approve
+            | Step::Watch
     )
 }
 

@@ -185,6 +185,7 @@ impl Control {
             no_way_back: false,
             baseline: None,
             switchover: None,
+            warmed: None,
             bypass: None,
             reason: None,
             since: unix_millis(),

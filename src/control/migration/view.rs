@@ -8,6 +8,7 @@ use crate::config::{InstanceName, Policy};
 use crate::instance::{Allocation, Finding, InstanceId, Resized};
 use crate::migrate::phase::{Phase, Step};
 use crate::migrate::record::Record;
+use crate::migrate::warm::Warmed;
 use crate::store::{self, MigrationRow};
 
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +34,8 @@ pub struct MigrationView {
     /// Requests that the source has counted in ten seconds and Segue has not sent it; `None` likewise, or where nobody has
     /// said where it counts.
     pub bypass_requests: Option<u64>,
+    /// What came of warming the new instance, where that is configured.
+    pub warmed: Option<Warmed>,
     pub gates: Vec<Value>,
     pub switchover: Option<Value>,
     pub may: May,
@@ -134,6 +137,7 @@ impl Control {
             report,
             bypass: seen.as_ref().and_then(|seen| seen.connections),
             bypass_requests: seen.and_then(|seen| seen.requests),
+            warmed: record.warmed,
             gates: if live.gates.is_empty() { record.gates } else { live.gates },
             switchover: record.switchover,
             may: May { approve: back && !switched, cancel: back && !switched, rollback: back && switched },

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use http::HeaderValue;
+use http::header::HOST;
 use http::uri::PathAndQuery;
 
 use super::ask::{Leg, Question, Whole, ask};
@@ -24,6 +26,7 @@ pub struct Heard {
     source: InstanceName,
     asked: Asked,
     target: PathAndQuery,
+    host: Option<HeaderValue>,
     started: Instant,
     /// Told from its body to be a read.
     by_body: bool,
@@ -36,6 +39,8 @@ impl Job {
     pub(super) async fn hear(self, body: Bytes, pool: &Rc<Pool<Whole>>) -> Heard {
         let Self { service, shadow, generation, source, asked, target, headers, started, .. } = self;
         let Self { by_body, outcome, permit, pass, .. } = self;
+        // References into the copy.
+        let host = headers.get(HOST).cloned();
         let question = Question {
             method: &asked.method,
             target: &target,
@@ -59,7 +64,7 @@ impl Job {
         // The shadow has had its say, so its budget is free; the source may take as long as its caller.
         drop(permit);
         let outcome = outcome.await.unwrap_or_else(|_| Outcome::without_head(End::CallerLeft));
-        Heard { service, shadow, generation, source, asked, target, started, by_body, outcome, leg }
+        Heard { service, shadow, generation, source, asked, target, host, started, by_body, outcome, leg }
     }
 }
 
@@ -83,6 +88,9 @@ impl Heard {
         match leg.unseen {
             Some(reason) => counts.skip(reason),
             None => counts.teed += 1,
+        }
+        if !self.by_body && leg.unseen.is_none() {
+            records.recent.note(asked, self.host.as_ref(), target.as_str());
         }
         records.stale_retries += u64::from(leg.retried);
         let direction = match self.source {

@@ -4,6 +4,7 @@ mod judge;
 mod make;
 mod retire;
 mod switch;
+mod warm;
 
 pub(super) use make::START_UP;
 
@@ -62,6 +63,7 @@ impl Control {
             Step::Replicate => Ok(()),
             Step::Observe => work.observe(record).await,
             Step::Resize => work.resize(record).await,
+            Step::Warm => work.warm(record).await,
             Step::Forget => work.forget(record).await,
             Step::Judge => work.judge(record).await,
             Step::Approve => work.approve(record).await,
