@@ -60,6 +60,14 @@ pub(super) async fn approve(
     Ok(Json(control.approve_migration(id).await?))
 }
 
+pub(super) async fn retire(
+    State(control): Shared,
+    Id(id): Id,
+    Payload(NoOptions {}): Payload<NoOptions>,
+) -> Answer<MigrationView> {
+    Ok(Json(control.retire_source(id).await?))
+}
+
 pub(super) async fn roll_back(
     State(control): Shared,
     Id(id): Id,

@@ -31,7 +31,7 @@ const PAIRS: usize = 50;
 type Route = (&'static str, fn() -> MethodRouter<Arc<Control>>);
 
 /// Every path, and what it answers.
-pub(super) const ROUTES: [Route; 20] = [
+pub(super) const ROUTES: [Route; 21] = [
     ("/healthz", || get(healthz)),
     ("/readyz", || get(readyz)),
     ("/metrics", || get(metrics)),
@@ -51,6 +51,7 @@ pub(super) const ROUTES: [Route; 20] = [
     // Whoever says yes to the switch says so at once or beforehand: both are an approval.
     ("/v1/migrations/{id}/switchover", || post(migrations::approve)),
     ("/v1/migrations/{id}/rollback", || post(migrations::roll_back)),
+    ("/v1/migrations/{id}/retire", || post(migrations::retire)),
     ("/v1/migrations/{id}/cancel", || post(migrations::cancel)),
     ("/v1/migrations/{id}/events", || get(migrations::follow)),
 ];

@@ -1,8 +1,10 @@
 //! What can be changed while callers are served: settings, the tee, and which instance is active.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rustls_pki_types::UnixTime;
 use serde::Deserialize;
 
@@ -292,14 +294,43 @@ impl Control {
         let control = Arc::clone(self);
         let run = async move {
             let _until_it_is_over = (allowed, turn);
-            let service = Arc::clone(&orders.service);
-            let ended =
-                switchover::run(&control.gates, &control.store(), orders, in_flight, over.as_ref()).await?;
-            control.past.count(&service, &ended);
+            let (gates, store, name) = (&control.gates, control.store(), Arc::clone(&orders.service));
+            let running = switchover::run(gates, &store, orders, in_flight, over.as_ref());
+            let Ok(ended) = AssertUnwindSafe(running).catch_unwind().await else {
+                tracing::error!(service = &*name, "a switchover panicked");
+                control.mend(&name, to, over.as_ref()).await;
+                return Err(Refused::Busy);
+            };
+            let ended = ended?;
+            control.past.count(&name, &ended);
             Ok(ended)
         };
-        // A panic in there has left the gate as it was; the store says who is active.
         tokio::spawn(run).await.unwrap_or(Err(Refused::Busy))
+    }
+
+    /// A panic has left the gate as it was, and callers wait at it. The store says who is active.
+    async fn mend(&self, service: &Arc<str>, to: InstanceName, over: &dyn HandOver) {
+        let Some(before) = self.gates.state(service) else { return };
+        let active = loop {
+            match self.store().active(service).await {
+                Ok(record) => break record.map_or(before.active, |record| record.instance),
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(%error, %service, "who is active cannot be read; trying again");
+                    tokio::time::sleep(MEND_AGAIN).await;
+                }
+            }
+        };
+        if active == to {
+            over.settle().await;
+        } else {
+            over.take_back(Duration::ZERO).await;
+        }
+        if before.phase != GATE_OPEN
+            && let Err(error) = self.gates.resume(service, active)
+        {
+            tracing::error!(%error, %service, "the gate could not be opened again");
+        }
     }
 
     fn active_of(&self, name: &str) -> Result<InstanceName, Refused> {
@@ -309,4 +340,5 @@ impl Control {
 
 /// What a shadow may see without anybody having said so twice.
 const LARGEST_BY_DEFAULT: Percent = Percent::FIVE;
+const MEND_AGAIN: Duration = Duration::from_millis(100);
 const GATE_OPEN: crate::proxy::gate::controller::Phase = crate::proxy::gate::controller::Phase::Open;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Endpoint, InstanceName, Settings};
-use crate::instance::Spec;
+use crate::instance::{InstanceId, Spec};
 use crate::store::{ActiveRecord, SlotRow, Store, StoreError};
 
 /// What a migration has put there.
@@ -46,6 +46,11 @@ impl Slot {
     #[must_use]
     pub fn at(self, endpoints: Vec<String>) -> Self {
         Self { endpoints, ..self }
+    }
+
+    /// Whether this instance is in it.
+    pub fn holds(&self, id: &InstanceId) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.id == *id)
     }
 
     /// Whether it was filled while the configuration said what it says now.

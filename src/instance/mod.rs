@@ -33,7 +33,7 @@ pub use allocation::{Used, starting};
 pub use history::{Gathering, Minute, average};
 pub use provider::{Finding, Gravity, Provider, ProviderError, Resized, Running, State};
 pub use providers::Providers;
-pub use reach::takes_connections;
+pub use reach::{places, takes_connections};
 pub use scrape::counter;
 pub use sight::{Missed, Sight};
 pub use spec::{InstanceId, InvalidId, Role, Spec};

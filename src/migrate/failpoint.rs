@@ -65,14 +65,23 @@ impl fmt::Display for Failpoint {
     }
 }
 
-/// Ends the process if this point is the armed one.
+/// Ends the process if this point is the armed one, or panics if `SEGUE_PANICS` says how often.
 #[cfg(debug_assertions)]
 pub fn reach(point: impl Into<Failpoint>) {
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     static ARMED: OnceLock<Option<String>> = OnceLock::new();
+    static PANICS: OnceLock<Option<AtomicU32>> = OnceLock::new();
     let armed = ARMED.get_or_init(|| std::env::var("SEGUE_FAILPOINT").ok());
     if armed.as_ref().is_some_and(|armed| *armed == point.into().to_string()) {
+        let panics =
+            PANICS.get_or_init(|| Some(std::env::var("SEGUE_PANICS").ok()?.parse::<u32>().ok()?.into()));
+        if let Some(left) = panics {
+            let more = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            assert!(more.is_err(), "a test asked for it");
+            return;
+        }
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         // The signal may take a moment, in which nothing more may happen.
         loop {

@@ -33,6 +33,9 @@ pub struct Record {
     /// The verdicts of the last look.
     pub gates: Vec<Value>,
     pub approved: bool,
+    /// Nobody needs the source's grace period any more.
+    #[serde(default)]
+    pub retire: bool,
     /// Somebody asked for the way back.
     pub wish: Option<Cause>,
     /// Switchovers that gave up.

@@ -31,13 +31,17 @@ const CUT_PATIENCE: Duration = Duration::from_secs(1);
 /// within this share of it.
 const DRAIN_SHARE: (u32, u32) = (9, 10);
 
+/// The same of taking back what was handed over: callers are let go before the first of them is turned away.
+const BACK_SHARE: (u32, u32) = (19, 20);
+
 /// What else changes hands while nobody writes: after the drain, before the swap. To overlap, nothing does.
 pub trait HandOver: Send + Sync {
     /// Fences the old side, carries over what is left, promotes the new side. It ends within `limit`.
     fn hand_over(&self, limit: Duration) -> BoxFuture<'_, Result<(), String>>;
 
-    /// The old side serves after all. It may be called without a hand-over before it.
-    fn take_back(&self) -> BoxFuture<'_, ()>;
+    /// The old side serves after all. It may be called without a hand-over before it. Callers are held meanwhile, so
+    /// it ends within `limit`; what takes longer goes on without being waited for.
+    fn take_back(&self, limit: Duration) -> BoxFuture<'_, ()>;
 
     /// The new side serves.
     fn settle(&self) -> BoxFuture<'_, ()>;
@@ -51,7 +55,7 @@ impl HandOver for NothingToHandOver {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn take_back(&self) -> BoxFuture<'_, ()> {
+    fn take_back(&self, _: Duration) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
@@ -223,11 +227,13 @@ async fn pause(
     failpoint::reach(Inner::Drained);
 
     let handing = Instant::now();
-    let limit = orders.park_timeout.saturating_sub(drain);
+    let limit = (orders.park_timeout * DRAIN_SHARE.0 / DRAIN_SHARE.1).saturating_sub(drain);
+    let left =
+        |held: Instant| (orders.park_timeout * BACK_SHARE.0 / BACK_SHARE.1).saturating_sub(held.elapsed());
     let handed = tokio::time::timeout(limit, over.hand_over(limit)).await;
     let hand_over_ms = millis(handing.elapsed());
     if let Err(reason) = handed.unwrap_or_else(|_| Err(format!("it was not over after {limit:?}"))) {
-        over.take_back().await;
+        over.take_back(left(held)).await;
         give_up(gates, service, before.active).await;
         let reason = format!("the hand-over failed: {reason}");
         let ended = end(Outcome::Aborted, before.active, drain, Duration::ZERO, Some(reason));
@@ -239,7 +245,7 @@ async fn pause(
     if let Err(error) = make_durable(store, orders, before).await
         && !is_durable(store, orders, before).await
     {
-        over.take_back().await;
+        over.take_back(left(held)).await;
         give_up(gates, service, before.active).await;
         let reason = format!("the swap could not be made durable: {error}");
         return Ok(end(Outcome::Aborted, before.active, drain, swapping.elapsed(), Some(reason)));

@@ -4,11 +4,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::stage::Stage;
+use crate::stage::{SLOW_SOURCE, Stage};
 use crate::support::until;
-
-/// So much slower than the shadow that no busy moment can turn a gate against that.
-pub const SLOW_SOURCE: [&str; 2] = ["--latency", "const:40ms"];
 
 fn migrate(stage: &Stage, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_segue"));

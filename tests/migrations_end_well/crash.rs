@@ -9,7 +9,7 @@ use segue::migrate::failpoint::Failpoint;
 use segue::migrate::phase::{Progress, Step};
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::stage::{SLOW_SOURCE, Stage};
 use crate::support::until;
 
 /// At once; more would starve each other on a small machine.
@@ -65,7 +65,7 @@ struct Row {
 
 fn crash_at(point: Failpoint) -> Row {
     let turns_back = matches!(point, Failpoint::Step(step, _) if is_back(step));
-    let mut stage = Stage::with(&[("SEGUE_FAILPOINT", &point.to_string())], "", &[]);
+    let mut stage = Stage::with(&[("SEGUE_FAILPOINT", &point.to_string())], "", &SLOW_SOURCE);
     let load = stage.load(300.0);
     let mut request = stage.request(&[]);
     if turns_back {

@@ -6,7 +6,12 @@ mod bypass;
 mod cli;
 mod counted;
 mod crash;
+mod deaths;
 mod dry_run;
+mod hooks;
+mod onward;
+mod panics;
+mod side_by_side;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

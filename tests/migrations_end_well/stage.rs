@@ -12,6 +12,9 @@ use crate::support::{Segue, try_request, until};
 
 const ALLOCATION: &str = r#"{ cpu = 0.5, memory = "128 MiB", storage = "64 MiB" }"#;
 
+/// So much slower than the shadow that no busy moment can turn a gate against that.
+pub const SLOW_SOURCE: [&str; 2] = ["--latency", "const:40ms"];
+
 /// Segue with the service `web`; every instance of it is gone once this is.
 pub struct Stage {
     pub segue: Segue,
@@ -21,7 +24,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
-        Self::with(&[], "", &[])
+        Self::with(&[], "", &SLOW_SOURCE)
     }
 
     /// `environment` is Segue's, `service` stands in `[services.web]`, `source` are arguments of the source.
@@ -102,6 +105,13 @@ impl Stage {
 
     /// What is left of a migration that has ended: one instance, which serves, and nothing else.
     pub fn assert_one_instance_is_left(&self, active: &str) {
+        self.assert_all_is_undone_but(active);
+        let log = self.segue.log();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+
+    /// The same where a panic was asked for.
+    pub fn assert_all_is_undone_but(&self, active: &str) {
         let service = until("the gate to be open", || {
             Some(self.segue.service()).filter(|service| service["gate"] == "open" && service["parked"] == 0)
         });
@@ -117,8 +127,6 @@ impl Stage {
             "POST /ledger/last HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1",
         );
         assert_eq!(answer.unwrap().header("x-instance"), Some(role));
-        let log = self.segue.log();
-        assert!(!log.contains("panicked"), "{log}");
     }
 
     /// The load's writes that were acknowledged are in the ledger, each once.
@@ -148,6 +156,13 @@ impl Stage {
         counts
     }
 
+    /// Ends a process of an instance as a crash would, and waits for the one that is started in its place.
+    pub fn kill_and_see_again(&self, pid: u32) -> u32 {
+        let others = self.processes();
+        signal("-9", pid);
+        until("it to be started again", || self.processes().into_iter().find(|pid| !others.contains(pid)))
+    }
+
     /// Processes of any instance of this stage.
     pub fn processes(&self) -> Vec<u32> {
         let of_this = |pid: &u32| {
@@ -160,12 +175,37 @@ impl Stage {
         pids.filter(of_this).collect()
     }
 
-    /// Instances of Segue, by their folders.
+    /// Ids of what Segue runs.
     pub fn made(&self) -> Vec<String> {
-        let provider = ProcessProvider::open(&self.instances()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let ids = runtime.block_on(provider.list()).unwrap();
-        ids.iter().map(ToString::to_string).collect()
+        made(&self.instances())
+    }
+
+    /// Where Segue keeps what it runs.
+    pub fn instances(&self) -> PathBuf {
+        self.segue.folder.path().join("state/instances")
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.segue.kill();
+        end(&self.instances());
+    }
+}
+
+/// A Segue of any settings, and the end of what it runs.
+pub struct Owned {
+    pub segue: Segue,
+}
+
+impl Owned {
+    pub fn new(text: &str) -> Self {
+        Self { segue: Segue::from_text(text) }
+    }
+
+    /// Ids of what Segue runs.
+    pub fn made(&self) -> Vec<String> {
+        made(&self.instances())
     }
 
     fn instances(&self) -> PathBuf {
@@ -173,18 +213,34 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
-    /// Instances outlive Segue, so they are ended by hand.
+impl Drop for Owned {
     fn drop(&mut self) {
         self.segue.kill();
-        let Ok(provider) = ProcessProvider::open(&self.instances()) else { return };
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        runtime.block_on(async {
-            for id in provider.list().await.unwrap_or_default() {
-                let _ = provider.destroy(&id).await;
-            }
-        });
+        end(&self.instances());
     }
+}
+
+fn made(instances: &Path) -> Vec<String> {
+    let provider = ProcessProvider::open(instances).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ids = runtime.block_on(provider.list()).unwrap();
+    ids.iter().map(ToString::to_string).collect()
+}
+
+/// Instances outlive Segue, so they are ended by hand.
+fn end(instances: &Path) {
+    let Ok(provider) = ProcessProvider::open(instances) else { return };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    runtime.block_on(async {
+        for id in provider.list().await.unwrap_or_default() {
+            let _ = provider.destroy(&id).await;
+        }
+    });
+}
+
+pub fn signal(which: &str, pid: u32) {
+    let sent = std::process::Command::new("kill").args([which, &pid.to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 /// The sample application with one ledger for all instances, named by the role that it started in.

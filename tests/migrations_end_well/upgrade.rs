@@ -1,12 +1,13 @@
 //! Segue itself is upgraded in the middle of a migration: whoever has the store drives it.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::cli::{SLOW_SOURCE, watching};
-use crate::stage::Stage;
+use crate::cli::watching;
+use crate::stage::{SLOW_SOURCE, Stage};
 use crate::support::{Segue, until};
 
 /// One that is ready, and waits for somebody to say yes.
@@ -58,6 +59,33 @@ fn an_upgrade_that_does_not_happen_leaves_it_where_it_was() {
     stage.assert_one_instance_is_left("shadow");
     let report = stage.finish(load);
     assert_eq!(report.failed, 0, "{:?}", report.failures);
+}
+
+#[test]
+fn it_does_not_switch_while_callers_of_the_process_before_it_are_still_there() {
+    let mut stage = Stage::with(&[], "", &SLOW_SOURCE);
+    let load = stage.load(200.0);
+    let id = ready(&stage);
+    // An answer that goes on for longer than the upgrade takes.
+    let mut caller = TcpStream::connect(stage.segue.address).unwrap();
+    caller.write_all(b"GET /stream/100000/20 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    caller.read_exact(&mut [0; 16]).unwrap();
+    let mut before = stage.segue.upgrade();
+    until("the migration to hear", || (stage.ask(id, "approve").0 == 200).then_some(()));
+    until("it to wait", || {
+        let view = stage.migration(id);
+        assert_eq!(
+            (&view["phase"], stage.segue.service()["active"].as_str()),
+            (&json!("ready"), Some("source"))
+        );
+        view["reason"].as_str().unwrap_or_default().contains("the Segue before this one").then_some(())
+    });
+    assert!(before.is_running());
+    drop(caller);
+    stage.until_phase(id, "done");
+    assert!(before.wait().success());
+    stage.assert_one_instance_is_left("shadow");
+    assert_eq!(stage.finish(load).failed, 0);
 }
 
 /// Settings that are found out only when the successor has the store.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::stage::{SLOW_SOURCE, Stage, signal};
 use crate::support::until;
 
 /// Callers are served throughout; what they wrote is there once, and the source serves as if nothing had been.
@@ -17,11 +17,6 @@ fn newcomer(stage: &Stage, others: &[u32]) -> u32 {
     let new: Vec<u32> = stage.processes().into_iter().filter(|pid| !others.contains(pid)).collect();
     assert_eq!(new.len(), 1, "{new:?}");
     new[0]
-}
-
-fn signal(which: &str, pid: u32) {
-    let sent = std::process::Command::new("kill").args([which, &pid.to_string()]).status().unwrap();
-    assert!(sent.success());
 }
 
 #[test]
@@ -239,55 +234,6 @@ fn a_dry_run_leaves_nothing() {
 }
 
 #[test]
-fn a_source_that_dies_in_the_middle_is_started_again() {
-    let stage = Stage::new();
-    let load = stage.load(200.0);
-    let mut request = stage.request(&[]);
-    request["policy"] = json!("manual");
-    let source = stage.processes();
-    let id = stage.start(&request);
-    stage.until_phase(id, "ready");
-    signal("-9", source[0]);
-    until("it to run again", || (stage.processes().len() == 2).then_some(()));
-    let (status, view) = stage.ask(id, "cancel");
-    assert_eq!(status, 200, "{view}");
-    stage.until_phase(id, "cancelled");
-    stage.assert_one_instance_is_left("source");
-    stage.finish(load);
-}
-
-#[test]
-fn hooks_are_told_within_the_pause_and_one_that_refuses_stops_the_switch() {
-    let folder = tempfile::tempdir().unwrap();
-    let told = folder.path().join("told");
-    let hook = |last: &str| {
-        json!(["/bin/sh", "-c", format!("echo $SEGUE_EVENT $SEGUE_ROLE >> {}; {last}", told.display())])
-    };
-    let settings = |promote: &str| {
-        format!(
-            "[services.web.migration]\non_promote = {{ command = {} }}\non_demote = {{ command = {} }}",
-            hook(promote),
-            hook("true")
-        )
-    };
-    for (promote, phase, active) in [("true", "done", "shadow"), ("exit 7", "failed", "source")] {
-        let _ = std::fs::remove_file(&told);
-        let stage = Stage::with(&[], &settings(promote), &[]);
-        let load = stage.load(300.0);
-        let id = stage.start(&stage.request(&[]));
-        let view = stage.until_phase(id, phase);
-        let lines = std::fs::read_to_string(&told).unwrap();
-        assert!(lines.starts_with("demote shadow\npromote active\n"), "{lines}");
-        if phase == "failed" {
-            assert!(view["reason"].as_str().unwrap().contains('7'), "{view:#}");
-            assert!(lines.ends_with("demote shadow\npromote active\n"), "taken back: {lines}");
-        }
-        stage.assert_one_instance_is_left(active);
-        assert_eq!(stage.finish(load).failed, 0);
-    }
-}
-
-#[test]
 fn settings_cannot_pull_the_instances_from_under_a_migration_nor_replace_what_serves() {
     let mut stage = Stage::new();
     let load = stage.load(300.0);
@@ -340,7 +286,7 @@ fn a_full_disk_holds_a_migration_up_and_loses_nothing() {
         return eprintln!("SKIPPED for want of: root");
     }
     let disk = Disk::new();
-    let stage = Stage::in_folder(&[], "", &[], Some(disk.0.path()));
+    let stage = Stage::in_folder(&[], "", &SLOW_SOURCE, Some(disk.0.path()));
     let load = stage.load(300.0);
     let mut request = stage.request(&[]);
     request["policy"] = json!("manual");

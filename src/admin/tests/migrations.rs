@@ -159,7 +159,7 @@ fn one_goes_to_its_end_and_its_journal_can_be_read_again() {
         assert_eq!((&view["phase"], &view["switchover"]["outcome"]), (&json!("done"), &json!("completed")));
         assert_eq!(stand.get("/v1/migrations").await["migrations"], json!([view]));
         assert_eq!(stand.service().await["active"], "shadow");
-        for wish in ["approve", "switchover", "rollback", "cancel"] {
+        for wish in ["approve", "switchover", "rollback", "retire", "cancel"] {
             let path = format!("{path}/{wish}");
             let (detail, reason) = stand.call("POST", &path, "").await.problem(409, &path);
             assert_eq!(reason.as_deref(), Some("not_now"));
@@ -176,7 +176,10 @@ fn one_that_waits_for_traffic_is_cancelled_and_leaves_nothing() {
         let waiting =
             until(&stand, &path, |view| view["phase"] == "shadowing" && view["reason"].is_string()).await;
         assert!(waiting["reason"].as_str().unwrap().contains("20 more pairs"), "{waiting}");
-        assert_eq!(waiting["may"], json!({ "approve": true, "cancel": true, "rollback": false }));
+        assert_eq!(
+            waiting["may"],
+            json!({ "approve": true, "cancel": true, "rollback": false, "retire": false })
+        );
         let shadows = |service: &Value| {
             let all = service["endpoints"].as_array().unwrap();
             all.iter().filter(|endpoint| endpoint["instance"] == "shadow").count()

@@ -31,6 +31,8 @@ pub enum MigrateVerb {
     Switchover(OneArgs),
     /// Go back to the source, until that is being retired
     Rollback(OneArgs),
+    /// End the source's grace period: it is ended and removed now
+    Retire(OneArgs),
     /// Undo a migration that has not switched yet
     Cancel(OneArgs),
 }
@@ -71,6 +73,7 @@ pub fn run(verb: &MigrateVerb) -> ExitCode {
         MigrateVerb::Approve(args) => with(&args.api, |client| wish::ask(client, &args.id, "approve")),
         MigrateVerb::Switchover(args) => with(&args.api, |client| wish::ask(client, &args.id, "switchover")),
         MigrateVerb::Rollback(args) => with(&args.api, |client| wish::ask(client, &args.id, "rollback")),
+        MigrateVerb::Retire(args) => with(&args.api, |client| wish::ask(client, &args.id, "retire")),
         MigrateVerb::Cancel(args) => with(&args.api, |client| wish::ask(client, &args.id, "cancel")),
     }
 }

@@ -55,7 +55,12 @@ pub(super) fn of(view: &Value, numbers: &Numbers, now: u64) -> String {
     page += &bypass(view);
     page += &latency(numbers);
     page += &tee(&numbers.service);
-    let wishes = [("approve", "approved"), ("cancel", "cancelled"), ("rollback", "rolled back")];
+    let wishes = [
+        ("approve", "approved"),
+        ("cancel", "cancelled"),
+        ("rollback", "rolled back"),
+        ("retire", "brought to its end now (retire)"),
+    ];
     let may = wishes.into_iter().filter(|(wish, _)| view["may"][wish] == true).map(|(_, done)| done);
     let may: Vec<_> = may.collect();
     if !may.is_empty() && view["over"] != true {
@@ -247,7 +252,7 @@ mod tests {
                 { "gate": "health", "verdict": "not_configured", "reason": "there is no suite of checks" },
                 { "gate": "comparison", "verdict": "needs_more", "reason": "0 of 180 differ; needs 120 more" },
             ],
-            "may": { "approve": true, "cancel": true, "rollback": false },
+            "may": { "approve": true, "cancel": true, "rollback": false, "retire": false },
         })
     }
 

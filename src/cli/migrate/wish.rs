@@ -1,4 +1,4 @@
-//! `segue migrate approve`, `switchover`, `rollback` and `cancel`.
+//! `segue migrate approve`, `switchover`, `rollback`, `retire` and `cancel`.
 
 use std::process::ExitCode;
 

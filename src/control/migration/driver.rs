@@ -1,8 +1,10 @@
 //! The task that drives one migration: journal the intent, do the step, journal the outcome, and so on to the end.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -14,6 +16,9 @@ use crate::store::{NewEntry, Phase, StoreError};
 
 /// Between two tries of what has to be done and cannot be: a write to the store, a step of the way back.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Panics that a migration may survive before it is undone.
+const PANICS: u32 = 3;
 
 /// One migration under way. The record here is the store's, and nobody else writes it.
 pub(super) struct Drive {
@@ -33,7 +38,11 @@ impl Control {
         let mut drive =
             Drive { control: Arc::clone(self), id, service, record, clock: Clock::start(), wishes: inbox };
         let task = tokio::task::spawn_local(async move {
-            drive.run().await;
+            let mut panics = 0;
+            while AssertUnwindSafe(drive.run()).catch_unwind().await.is_err() {
+                panics += 1;
+                drive.recover(panics).await;
+            }
             let migrations = &drive.control.migrations;
             super::lock(&migrations.drivers).remove(&id);
             migrations.forget(id);
@@ -73,6 +82,44 @@ impl Drive {
         let phase = self.record.progress.phase().as_str();
         let reason = self.record.reason.as_deref();
         tracing::info!(migration = self.id, service = self.service, phase, reason, "a migration is over");
+    }
+
+    /// After a panic the record here may be half of a change; the store's is whole. The step is done again, as after a
+    /// restart; if that does not help, the migration is undone.
+    async fn recover(&mut self, panics: u32) {
+        tracing::error!(migration = self.id, panics, "the driver of a migration panicked");
+        tokio::time::sleep(AGAIN).await;
+        while let Err(error) = self.read_again().await {
+            if matches!(error, StoreError::Closed) {
+                return std::future::pending().await;
+            }
+            tracing::error!(%error, migration = self.id, "the journal cannot be read; trying again");
+            tokio::time::sleep(AGAIN).await;
+        }
+        self.clock.restart();
+        let progress = self.record.progress;
+        if let Some(step) = progress.step()
+            && panics >= PANICS
+            && progress.may_turn_back()
+            && !self.record.no_way_back
+        {
+            let step = step.as_str();
+            self.record.reason =
+                Some(format!("the step `{step}` panicked {panics} times; see the log of Segue"));
+            self.record.progress = progress.next(Came::Undone(Cause::Failed));
+            self.record.begun = false;
+            self.write(step, Phase::Outcome, json!({ "came": "panicked", "reason": self.record.reason }))
+                .await;
+        }
+    }
+
+    async fn read_again(&mut self) -> Result<(), StoreError> {
+        if let Some(row) = self.control.store().migration(self.id).await?
+            && let Ok(record) = serde_json::from_value(row.record)
+        {
+            self.record = record;
+        }
+        Ok(())
     }
 
     /// Does the step and listens to wishes meanwhile. A step that only waits ends at once when its migration is to
@@ -117,6 +164,16 @@ impl Drive {
                 self.record.approved = true;
                 self.control.migrations.approved(self.id);
             }
+            Wish::Retire if progress != Progress::Onward(Step::Grace) => {
+                return Err(MigrationError::NotNow(format!(
+                    "there is no grace period to end: the migration is {phase}; it begins once the new instance has been \
+                     watched"
+                )));
+            }
+            Wish::Retire => {
+                self.record.retire = true;
+                self.control.migrations.approved(self.id);
+            }
             Wish::TurnBack(_) if !progress.may_turn_back() || self.record.no_way_back => {
                 return Err(MigrationError::NotNow(format!(
                     "it is too late: the migration is {phase}, and the source is being given up"
@@ -139,6 +196,7 @@ impl Drive {
         }
         let (step, detail) = match wish {
             Wish::Approve => ("approved", Value::Null),
+            Wish::Retire => ("retire_requested", Value::Null),
             Wish::TurnBack(Cause::RolledBack) => ("rollback_requested", Value::Null),
             Wish::TurnBack(_) => ("cancel_requested", Value::Null),
             Wish::Note(seen) => {
@@ -157,6 +215,7 @@ impl Drive {
             wish: before.wish,
             approved: before.approved,
             bypass: before.bypass,
+            retire: before.retire,
             spent: before.spent,
             spent_in_step: before.spent_in_step,
             ..working

@@ -34,6 +34,8 @@ pub(super) struct Hands {
     leaving: bool,
     /// Callers may have been told of something that did not happen.
     begun: Arc<AtomicBool>,
+    /// Held while that is taken back.
+    back: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Who a hook is about.
@@ -67,6 +69,7 @@ impl Hands {
             told: [old?, new?],
             leaving: false,
             begun: Arc::default(),
+            back: Arc::default(),
         })
     }
 
@@ -74,6 +77,11 @@ impl Hands {
     pub fn reversed(self) -> Self {
         let [old, new] = self.told;
         Self { old: self.new, new: self.old, told: [new, old], leaving: true, ..self }
+    }
+
+    /// Returns once nothing is being taken back any more: what comes next must not be told in between.
+    pub async fn rest(&self) {
+        drop(self.back.lock().await);
     }
 
     async fn clear_up(&self) {
@@ -168,15 +176,25 @@ impl HandOver for Hands {
         here(work, Err("it broke off".to_owned()))
     }
 
-    fn take_back(&self) -> BoxFuture<'_, ()> {
+    /// The old side is told that it serves before callers are let go to it, unless that takes too long: then it
+    /// hears it while they are.
+    fn take_back(&self, limit: Duration) -> BoxFuture<'_, ()> {
         let hands = self.clone();
-        let work = async move {
+        let (done, over) = oneshot::channel();
+        tokio::task::spawn_local(async move {
+            let _back = hands.back.lock().await;
             hands.clear_up().await;
             if hands.begun.swap(false, Ordering::Relaxed) {
                 hands.untell().await;
             }
-        };
-        here(work, ())
+            // Whoever waits may have given up.
+            let _ = done.send(());
+        });
+        Box::pin(async move {
+            if tokio::time::timeout(limit, over).await.is_err() {
+                tracing::warn!("hooks still take back what they were told; callers go on meanwhile");
+            }
+        })
     }
 
     fn settle(&self) -> BoxFuture<'_, ()> {

@@ -59,6 +59,8 @@ pub(super) struct Migrations {
     /// How new instances ended that were started again: their driver may not have looked in between.
     ends: Mutex<HashMap<InstanceId, String>>,
     dry_runs: dry_run::DryRuns,
+    /// Looks at what runs; there is one at a time.
+    follower: Mutex<Option<AbortHandle>>,
     /// Grows with everything that happens to any migration.
     changed: watch::Sender<u64>,
 }
@@ -74,6 +76,7 @@ struct Driver {
 struct Live {
     waits_for: Option<String>,
     gates: Vec<serde_json::Value>,
+    /// Somebody said yes to what it waits for: the switch, or the source's end.
     approved: bool,
 }
 
@@ -81,6 +84,8 @@ struct Live {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
     Approve,
+    /// The source's grace period ends now.
+    Retire,
     TurnBack(Cause),
     /// Of a step: this belongs into the journal.
     Note(Bypass),
@@ -102,6 +107,7 @@ impl Migrations {
             bypasses: Mutex::default(),
             ends: Mutex::default(),
             dry_runs: dry_run::DryRuns::default(),
+            follower: Mutex::default(),
             changed: watch::channel(0).0,
         }
     }
@@ -110,6 +116,14 @@ impl Migrations {
     pub fn let_go(&self) {
         for (_, driver) in lock(&self.drivers).drain() {
             driver.task.abort();
+        }
+        self.follow(None);
+    }
+
+    /// In the place of the one before it.
+    fn follow(&self, follower: Option<AbortHandle>) {
+        if let Some(before) = std::mem::replace(&mut *lock(&self.follower), follower) {
+            before.abort();
         }
     }
 
@@ -172,6 +186,11 @@ impl Control {
     /// Says yes to the switch of a migration whose policy is `manual`, beforehand or when it waits.
     pub async fn approve_migration(&self, id: u64) -> Result<MigrationView, MigrationError> {
         self.wish(id, Wish::Approve).await
+    }
+
+    /// Ends the grace period in which the source is left in peace.
+    pub async fn retire_source(&self, id: u64) -> Result<MigrationView, MigrationError> {
+        self.wish(id, Wish::Retire).await
     }
 
     /// Undoes a migration that has not switched yet.

@@ -10,6 +10,7 @@ use super::dry_run::Depth;
 use super::{Control, MigrationError, MigrationView, unix_millis};
 use crate::config::{self, ByteSize, Policy};
 use crate::control::slots::Slots;
+use crate::control::turns::NotNow;
 use crate::instance::{Allocation, External, InstanceId, Millicores, Role, Spec, Workload, starting};
 use crate::migrate::phase::Progress;
 use crate::migrate::record::{Options, Record};
@@ -60,9 +61,8 @@ impl Control {
         self: &Arc<Self>,
         request: MigrationRequest,
     ) -> Result<MigrationView, MigrationError> {
-        if self.turns.is_ending() {
-            return Err(MigrationError::Ending);
-        }
+        // Until it is driven: an upgrade would let go of all drivers but this one.
+        let _turn = self.turns.switchover().map_err(|NotNow| MigrationError::Ending)?;
         let service = request.service.clone();
         let record = self.prepare_migration(request).await?;
         let detail =
@@ -180,6 +180,7 @@ impl Control {
             report: Vec::new(),
             gates: Vec::new(),
             approved: false,
+            retire: false,
             wish: None,
             aborted: 0,
             no_way_back: false,

@@ -57,7 +57,8 @@ impl Control {
                 }
             }
         }
-        tokio::task::spawn_local(super::usage::follow(Arc::downgrade(self)));
+        let follower = tokio::task::spawn_local(super::usage::follow(Arc::downgrade(self)));
+        self.migrations.follow(Some(follower.abort_handle()));
         for (id, service, record) in unfinished {
             if !self.has_driver(id) {
                 tracing::info!(

@@ -48,28 +48,44 @@ pub async fn start_sources(
     Ok(())
 }
 
-/// Starts again what slots hold and Segue runs: after a restart of the machine nothing runs any more, and it may have
-/// come up elsewhere. An instance that does not start is not waited for.
+/// Starts again what slots hold and Segue runs: after a restart of the machine nothing runs any more. An instance that
+/// does not start is not waited for.
 pub async fn start_again(store: &Store, providers: &Providers) -> Result<(), SourceError> {
     for (service, name, slot) in Slots::load(store).await?.iter() {
-        let Some(spec) = &slot.spec else { continue };
-        let Ok(provider) = providers.of(&spec.workload) else { continue };
-        match tokio::time::timeout(START_UP, provider.start(spec)).await {
-            Ok(Ok(running)) => {
-                let endpoints: Vec<_> = running.endpoints.iter().map(ToString::to_string).collect();
-                if endpoints != slot.endpoints {
-                    tracing::warn!(instance = %spec.id, endpoints = endpoints.join(", "), "it has moved");
-                    let moved = slot.clone().at(endpoints);
-                    store.set_slot(service, name, Some(json!(moved))).await?;
-                }
-            }
-            Ok(Err(error)) => {
-                tracing::error!(%error, instance = %spec.id, "an instance cannot be started again");
-            }
-            Err(_) => tracing::error!(instance = %spec.id, "an instance did not start within {START_UP:?}"),
-        }
+        bring_up(store, providers, (service, name), slot).await?;
     }
     Ok(())
+}
+
+/// Starts what is in a slot, or finds it running, and writes down where. Says whether it has moved: a new address or
+/// port may be what a start comes to, also one by whoever else looks after it.
+pub async fn bring_up(
+    store: &Store,
+    providers: &Providers,
+    (service, name): (&str, InstanceName),
+    slot: &Slot,
+) -> Result<bool, SourceError> {
+    let Some(spec) = &slot.spec else { return Ok(false) };
+    let Ok(provider) = providers.of(&spec.workload) else { return Ok(false) };
+    match tokio::time::timeout(START_UP, provider.start(spec)).await {
+        Ok(Ok(running)) => {
+            let endpoints: Vec<_> = running.endpoints.iter().map(ToString::to_string).collect();
+            if endpoints == slot.endpoints {
+                return Ok(false);
+            }
+            // Starting takes a while, in which its migration may have gone on.
+            let now = Slots::load(store).await?;
+            let Some(slot) = now.get(service, name).filter(|slot| slot.holds(&spec.id)) else {
+                return Ok(false);
+            };
+            tracing::warn!(instance = %spec.id, endpoints = endpoints.join(", "), "it has moved");
+            store.set_slot(service, name, Some(json!(slot.clone().at(endpoints)))).await?;
+            return Ok(true);
+        }
+        Ok(Err(error)) => tracing::error!(%error, instance = %spec.id, "an instance cannot be started again"),
+        Err(_) => tracing::error!(instance = %spec.id, "an instance did not start within {START_UP:?}"),
+    }
+    Ok(false)
 }
 
 async fn start(

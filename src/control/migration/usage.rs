@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::sources::start_again;
+use super::sources::bring_up;
 use super::steps::{how_it_ended, specs};
 use super::{Control, lock, unix_millis};
 use crate::config::InstanceName;
-use crate::control::slots::Slots;
+use crate::control::slots::{Slot, Slots};
 use crate::instance::{Gathering, InstanceId, Minute, Spec, State, Used, average};
 use crate::proxy::gate::controller::Phase;
 use crate::store::{StoreError, UsageRow};
@@ -42,7 +42,7 @@ pub(super) async fn follow(control: Weak<Control>) {
         gathered.retain(|id, _| specs(&slots).any(|spec| spec.id == *id));
         for (service, name, slot) in slots.iter() {
             let Some(spec) = &slot.spec else { continue };
-            control.keep_running(service, name, spec).await;
+            control.keep_running((service, name), slot, spec).await;
             if look.is_multiple_of(SAMPLE_EVERY) {
                 control.sample(spec, &mut gathered).await;
             }
@@ -51,7 +51,7 @@ pub(super) async fn follow(control: Weak<Control>) {
 }
 
 impl Control {
-    async fn keep_running(self: &Arc<Self>, service: &str, name: InstanceName, spec: &Spec) {
+    async fn keep_running(self: &Arc<Self>, (service, name): (&str, InstanceName), slot: &Slot, spec: &Spec) {
         let Ok(provider) = self.providers().of(&spec.workload) else { return };
         let Some(gate) = self.gates.state(service) else { return };
         let serves = gate.active == name;
@@ -63,6 +63,8 @@ impl Control {
                     tracing::error!(%error, instance = %spec.id, "it cannot be thawed");
                 }
             }
+            // Whoever else looks after it, such as a container engine, may have started it again elsewhere.
+            Ok(State::Running) => self.find_again((service, name), slot).await,
             Ok(State::Ended { code, out_of_memory }) if serves || !self.is_migrating(&spec.id) => {
                 // It may have been retired since these slots were read.
                 let now = Slots::load(&self.store()).await.ok();
@@ -75,16 +77,22 @@ impl Control {
                     let how = how_it_ended(provider, &spec.id, code, out_of_memory).await;
                     lock(&self.migrations.ends).insert(spec.id.clone(), how);
                 }
-                match start_again(&self.store(), self.providers()).await {
-                    Ok(()) => {
-                        if let Err(error) = self.refresh().await {
-                            tracing::error!(%error, instance = %spec.id, "where it runs now is not known to the proxy");
-                        }
-                    }
-                    Err(error) => tracing::error!(%error, instance = %spec.id, "it cannot be started again"),
-                }
+                self.find_again((service, name), slot).await;
             }
             _ => {}
+        }
+    }
+
+    /// Starts what does not run, and lets the proxy know where it is if that has changed.
+    async fn find_again(self: &Arc<Self>, of: (&str, InstanceName), slot: &Slot) {
+        let moved = match bring_up(&self.store(), self.providers(), of, slot).await {
+            Ok(moved) => moved,
+            Err(error) => {
+                return tracing::error!(%error, service = of.0, "an instance cannot be kept running");
+            }
+        };
+        if moved && let Err(error) = self.refresh().await {
+            tracing::error!(%error, service = of.0, "where an instance runs now is not known to the proxy");
         }
     }
 

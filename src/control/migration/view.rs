@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use super::{Control, LISTED, MigrationError, bypass};
 use crate::config::{InstanceName, Policy};
+use crate::control::slots::Slots;
 use crate::instance::{Allocation, Finding, InstanceId, Resized};
-use crate::migrate::phase::{Phase, Step};
+use crate::migrate::phase::{Phase, Progress, Step};
 use crate::migrate::record::Record;
 use crate::migrate::warm::Warmed;
 use crate::store::{self, MigrationRow};
@@ -60,6 +61,8 @@ pub struct May {
     pub approve: bool,
     pub cancel: bool,
     pub rollback: bool,
+    /// The source's grace period may be ended.
+    pub retire: bool,
 }
 
 /// A line of a migration's journal.
@@ -78,11 +81,13 @@ impl Control {
     /// Those under way and the newest of the others, the newest first.
     pub async fn migrations(&self) -> Result<Vec<MigrationView>, MigrationError> {
         let rows = self.store().migrations(LISTED).await?;
-        Ok(rows.into_iter().filter_map(|row| self.view(row)).collect())
+        let slots = Slots::load(&self.store()).await?;
+        Ok(rows.into_iter().filter_map(|row| self.view(row, &slots)).collect())
     }
 
     pub async fn migration(&self, id: u64) -> Result<Option<MigrationView>, MigrationError> {
-        Ok(self.store().migration(id).await?.and_then(|row| self.view(row)))
+        let Some(row) = self.store().migration(id).await? else { return Ok(None) };
+        Ok(self.view(row, &Slots::load(&self.store()).await?))
     }
 
     /// What was journalled after the event `after`; 0: from the start.
@@ -98,7 +103,7 @@ impl Control {
         Ok(entries.into_iter().map(shown).collect())
     }
 
-    fn view(&self, row: MigrationRow) -> Option<MigrationView> {
+    fn view(&self, row: MigrationRow, slots: &Slots) -> Option<MigrationView> {
         let decoded = serde_json::from_value::<Record>(row.record);
         let record = decoded
             .inspect_err(|error| {
@@ -116,6 +121,9 @@ impl Control {
             Some(seen) => report.extend(seen.findings()),
             None => report.extend(bypass::noted(record.bypass)),
         }
+        // Where it is now, if it was started again since the record was written.
+        let slot = slots.get(&row.service, record.slot).filter(|slot| slot.holds(&record.spec.id));
+        let endpoints = slot.map_or(record.endpoints, |slot| slot.endpoints.clone());
         Some(MigrationView {
             id: row.id,
             service: row.service,
@@ -126,7 +134,7 @@ impl Control {
             instance: record.spec.id,
             provider: record.spec.workload.provider(),
             slot: record.slot,
-            endpoints: record.endpoints,
+            endpoints,
             policy: record.options.policy,
             approved: record.approved,
             allocation: AllocationView {
@@ -140,7 +148,12 @@ impl Control {
             warmed: record.warmed,
             gates: if live.gates.is_empty() { record.gates } else { live.gates },
             switchover: record.switchover,
-            may: May { approve: back && !switched, cancel: back && !switched, rollback: back && switched },
+            may: May {
+                approve: back && !switched,
+                cancel: back && !switched,
+                rollback: back && switched,
+                retire: record.progress == Progress::Onward(Step::Grace) && !record.retire,
+            },
             created_at: row.created_at,
             since: record.since,
             spent_ms: record.spent.as_millis() as u64,

@@ -15,6 +15,7 @@ impl Work<'_> {
     pub(super) async fn judge(&self, record: &mut Record) -> Result {
         loop {
             self.is_alive(record).await?;
+            self.follow(record).await;
             self.is_attached(record)?;
             self.control.look_for_bypass(self.id, record).await;
             let Some(closed) = self.closed_gates(record).await? else { return Ok(()) };
@@ -51,10 +52,17 @@ impl Work<'_> {
                 self.wait_for(record, "an approval: `segue migrate approve`".to_owned()).await?;
                 continue;
             }
+            if self.control.gates.has_predecessor() {
+                // Its callers would have to be held and drained too, across two processes, or be cut.
+                let what = "the callers of the Segue before this one to leave";
+                self.wait_for(record, what.to_owned()).await?;
+                continue;
+            }
             let windows = self.windows(&record.spec.service);
             let now = unix_millis() / 1000;
             if window::is_open(&windows, now) {
                 // What was so when it became ready may have been long ago.
+                self.follow(record).await;
                 self.is_attached(record)?;
                 if let Some(closed) = self.closed_gates(record).await? {
                     self.wait_for(record, closed).await?;

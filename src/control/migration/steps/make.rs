@@ -28,7 +28,7 @@ impl Work<'_> {
         let provider = self.provider(record)?;
         let running = again(|| provider.start(&record.spec)).await?;
         record.endpoints = running.endpoints.iter().map(ToString::to_string).collect();
-        self.is_another(record)
+        self.is_another(record).await
     }
 
     pub(super) async fn await_healthy(&self, record: &mut Record) -> Result {

@@ -17,7 +17,7 @@ use super::driver::Clock;
 use super::{Control, Live};
 use crate::config::{Endpoint, InstanceName};
 use crate::control::slots::{Slot, Slots};
-use crate::instance::{InstanceId, Provider, ProviderError, Spec, State, takes_connections};
+use crate::instance::{InstanceId, Provider, ProviderError, Spec, State, places, takes_connections};
 use crate::migrate::phase::{Came, Cause, Step};
 use crate::migrate::record::Record;
 
@@ -53,6 +53,7 @@ impl Control {
         (clock, repeated): (Clock, bool),
     ) -> Came {
         let work = Work { control: self, id, clock, repeated };
+        work.follow(record).await;
         let result = match step {
             Step::Check => work.check(record).await,
             Step::Create => work.create(record).await,
@@ -99,12 +100,24 @@ pub(super) struct Work<'c> {
 
 impl Work<'_> {
     /// Two names for one instance would end in its own end.
-    fn is_another(&self, record: &Record) -> Result {
+    async fn is_another(&self, record: &Record) -> Result {
         let running = self.control.services.load().get(&record.spec.service);
         let active = running.as_ref().and_then(|of| of.endpoints(record.slot.other())).unwrap_or_default();
-        match endpoints(record).iter().find(|endpoint| active.contains(endpoint)) {
+        let serving = places(active).await;
+        match places(&endpoints(record)).await.intersection(&serving).next() {
             Some(same) => Err(Stop::failed(format!("{same} is the instance that serves already"))),
             None => Ok(()),
+        }
+    }
+
+    /// An instance that was started again may have come up elsewhere; its slot knows where.
+    async fn follow(&self, record: &mut Record) {
+        let Ok(slots) = Slots::load(&self.control.store()).await else { return };
+        let slot = slots.get(&record.spec.service, record.slot);
+        if let Some(slot) = slot.filter(|slot| slot.holds(&record.spec.id))
+            && slot.endpoints != record.endpoints
+        {
+            record.endpoints.clone_from(&slot.endpoints);
         }
     }
 

@@ -12,10 +12,12 @@ const END_GRACE: Duration = Duration::from_secs(10);
 impl Work<'_> {
     pub(super) async fn grace(&self, record: &mut Record) -> Result {
         loop {
+            self.follow(record).await;
             let what = match self.is_there(record).await {
                 Err(why) => format!("the new instance to answer before the source is given up: {why}"),
                 Ok(()) if self.in_step(record) >= record.options.grace => return Ok(()),
-                Ok(()) => "the source's grace period to end".to_owned(),
+                Ok(()) if record.retire || self.control.migrations.is_approved(self.id) => return Ok(()),
+                Ok(()) => "the source's grace period to end: `segue migrate retire` ends it now".to_owned(),
             };
             self.look_again(what).await;
         }
@@ -23,6 +25,7 @@ impl Work<'_> {
 
     pub(super) async fn vacate(&self, record: &mut Record) -> Result {
         loop {
+            self.follow(record).await;
             let emptied = match self.is_there(record).await {
                 Ok(()) => self.fill(record, record.slot.other(), &[], None).await.map_err(|Stop(_, why)| why),
                 Err(why) => Err(why),

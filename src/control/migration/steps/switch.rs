@@ -47,9 +47,12 @@ impl Work<'_> {
                 Err(Refused::Busy | Refused::Ending) => {
                     self.wait_for(record, "another switchover or an upgrade to end".to_owned()).await?;
                 }
+                // Made after all by one that broke off.
+                Err(Refused::AlreadyActive(_)) => return self.promoted(record).await,
                 Err(error) => return Err(Stop::failed(error.to_string())),
             }
         };
+        hands.rest().await;
         record.switchover = Some(json!(ended));
         match ended.outcome {
             Outcome::Completed => {
@@ -71,6 +74,7 @@ impl Work<'_> {
         self.control.mark(&record.spec.service).await;
         let mut progress = Answered::none_yet();
         loop {
+            self.follow(record).await;
             let fault = match self.is_steady(record).await {
                 Err(gone) => Some(gone),
                 Ok(()) => match self.control.regression(record, &mut progress).await {
@@ -137,7 +141,9 @@ impl Work<'_> {
         while self.active(service)? == record.slot {
             let hands = Hands::of(self.control, record).map_err(Stop::failed)?.reversed();
             let to = record.slot.other();
-            let why = match self.control.go_to(service, to, request, Arc::new(hands)).await {
+            let gone = self.control.go_to(service, to, request, Arc::new(hands.clone())).await;
+            hands.rest().await;
+            let why = match gone {
                 Ok(ended) if ended.outcome == Outcome::Completed => break,
                 Ok(ended) => {
                     // What the new instance does not end by itself is no reason to stay with it.
