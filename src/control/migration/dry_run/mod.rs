@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::{Deserializer, Error, Visitor};
 use tokio::sync::{oneshot, watch};
 
+pub(super) use self::report::before;
 use self::trial::Trial;
 use super::{Control, MigrationError, MigrationRequest, Migrations};
 use crate::instance::{Allocation, Finding, Gravity, InstanceId};
@@ -75,7 +76,7 @@ impl Control {
         let (service, kind) = (record.spec.service.clone(), record.spec.workload.provider());
         let is_fault = |finding: &Finding| finding.gravity == Gravity::Fault;
         let started = depth == Depth::Full && !looked_at.iter().any(is_fault);
-        let mut report = report::before(&record, &looked_at);
+        let mut report = before(&record, &looked_at);
         let silence = if started {
             turn.is_of(&record.spec.id);
             let (mut asked, answer) = oneshot::channel();

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::dry_run::before;
 use super::{Result, Stop, Work, again, endpoints};
 use crate::instance::{Gravity, Spec};
 use crate::migrate::record::Record;
@@ -14,6 +15,7 @@ const FIRST_PAIRS: u64 = 20;
 impl Work<'_> {
     pub(super) async fn check(&self, record: &mut Record) -> Result {
         record.report = self.provider(record)?.preflight(&record.spec).await;
+        record.report.extend(before(record, &record.report));
         let faults = record.report.iter().filter(|finding| finding.gravity == Gravity::Fault);
         let faults: Vec<_> = faults.map(|of| format!("{}: {}", of.subject, of.message)).collect();
         if faults.is_empty() { Ok(()) } else { Err(Stop::failed(faults.join("; "))) }
