@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -23,8 +23,13 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 /// Bytes of answers that hyper buffers for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
-pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place: Place) {
-    let _place = place;
+/// Not an `async fn`: that would keep room for its arguments beside what is made of them, in every connection.
+pub(super) fn serve(
+    stream: Stream,
+    read: Bytes,
+    caller: Rc<Caller>,
+    place: Place,
+) -> impl Future<Output = ()> {
     let worker = Rc::clone(&caller.worker);
     caller.link.set_multiplexed();
     caller.link.enter(Phase::Idle, worker.clock.now());
@@ -37,42 +42,45 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     });
     // All streams together may be parked with their windows full, and still leave room for one more.
     let connection_window = STREAM_WINDOW.saturating_mul(limits.max_concurrent_streams.saturating_add(8));
-    let connection = http2::Builder::new(LocalExecutor)
+    let mut connection = http2::Builder::new(LocalExecutor)
         .max_concurrent_streams(limits.max_concurrent_streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(connection_window)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(limits.max_header_bytes.bytes()).unwrap_or(u32::MAX))
         .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
     if worker.is_closing() {
-        connection.as_mut().graceful_shutdown();
+        Pin::new(&mut connection).graceful_shutdown();
     }
-    loop {
-        let turn = poll_fn(|cx| {
-            if let Poll::Ready(signal) = caller.link.poll_signal(cx) {
-                return Poll::Ready(Err(signal));
-            }
-            connection.as_mut().poll(cx).map(Ok)
-        })
-        .await;
-        match turn {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => {
-                count_end(&worker, if error.is_parse() { "malformed" } else { "http2" });
-                tracing::debug!(%error, "HTTP/2 connection failed");
-                return;
-            }
-            // GOAWAY; what is in flight ends.
-            Err(Signal::Close | Signal::HeaderTimeout) => connection.as_mut().graceful_shutdown(),
-            Err(Signal::Cut) => {
-                count_end(&worker, "caller_stalled");
-                return;
-            }
-            Err(Signal::Rest) => {
-                caller.forwarding.forget();
-                caller.link.set_rested();
-                worker.freed();
+    async move {
+        let _place = &place;
+        let worker = &caller.worker;
+        loop {
+            let turn = poll_fn(|cx| {
+                if let Poll::Ready(signal) = caller.link.poll_signal(cx) {
+                    return Poll::Ready(Err(signal));
+                }
+                Pin::new(&mut connection).poll(cx).map(Ok)
+            })
+            .await;
+            match turn {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    count_end(worker, if error.is_parse() { "malformed" } else { "http2" });
+                    tracing::debug!(%error, "HTTP/2 connection failed");
+                    return;
+                }
+                // GOAWAY; what is in flight ends.
+                Err(Signal::Close | Signal::HeaderTimeout) => Pin::new(&mut connection).graceful_shutdown(),
+                Err(Signal::Cut) => {
+                    count_end(worker, "caller_stalled");
+                    return;
+                }
+                Err(Signal::Rest) => {
+                    caller.forwarding.forget();
+                    caller.link.set_rested();
+                    worker.freed();
+                }
             }
         }
     }
