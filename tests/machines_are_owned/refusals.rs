@@ -17,12 +17,9 @@ use crate::support::{PATIENCE, Segue, free_port};
 const NONE: &str = "<DescribeInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
                     <reservationSet/></DescribeInstancesResponse>";
 
-fn answer(status: &str, body: &str) -> Option<Vec<u8>> {
+fn answer(status: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    Some(
-        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
-            .into_bytes(),
-    )
+    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").into_bytes()
 }
 
 fn refusal(code: &str) -> String {
@@ -35,7 +32,7 @@ fn refusal(code: &str) -> String {
 fn stub(times: usize, first: impl Fn() -> Option<Vec<u8>> + Send + Sync + 'static) -> Recorder {
     let calls = Arc::new(AtomicUsize::new(0));
     Recorder::answering(move |_| {
-        if calls.fetch_add(1, Ordering::Relaxed) < times { first() } else { answer("200 OK", NONE) }
+        if calls.fetch_add(1, Ordering::Relaxed) < times { first() } else { Some(answer("200 OK", NONE)) }
     })
 }
 
@@ -49,7 +46,7 @@ fn list(url: &str, patience: Patience) -> Result<Vec<InstanceId>, ProviderError>
 
 #[test]
 fn one_that_is_too_busy_is_asked_again_and_given_up_in_the_end() {
-    let busy = || answer("503 Service Unavailable", &refusal("RequestLimitExceeded"));
+    let busy = || Some(answer("503 Service Unavailable", &refusal("RequestLimitExceeded")));
     let api = stub(2, busy);
     assert_eq!(list(&api.url(), HURRY).unwrap(), []);
     assert_eq!(api.count(), 3);
@@ -68,8 +65,8 @@ fn one_that_is_too_busy_is_asked_again_and_given_up_in_the_end() {
 fn an_answer_that_is_lost_is_asked_for_again() {
     let lost: [fn() -> Option<Vec<u8>>; 3] = [
         || None,
-        || answer("502 Bad Gateway", "<html>"),
-        || answer("500 Internal Server Error", &refusal("InternalError")),
+        || Some(answer("502 Bad Gateway", "<html>")),
+        || Some(answer("500 Internal Server Error", &refusal("InternalError"))),
     ];
     for lost in lost {
         let api = stub(1, lost);
@@ -80,7 +77,7 @@ fn an_answer_that_is_lost_is_asked_for_again() {
 
 #[test]
 fn one_that_says_no_is_not_asked_again() {
-    let api = stub(usize::MAX, || answer("403 Forbidden", &refusal("UnauthorizedOperation")));
+    let api = stub(usize::MAX, || Some(answer("403 Forbidden", &refusal("UnauthorizedOperation"))));
     let error = list(&api.url(), HURRY).unwrap_err().to_string();
     assert_eq!(api.count(), 1);
     assert!(error.contains("UnauthorizedOperation: The answer is no"), "{error}");
@@ -98,7 +95,7 @@ fn one_that_is_not_there_hangs_or_is_no_api_is_given_up_with_a_reason() {
     let error = list(&url, Patience { attempt: Duration::from_millis(50), ..HURRY }).unwrap_err().to_string();
     assert!(error.contains("has not answered within 50ms"), "{error}");
 
-    let page = stub(usize::MAX, || answer("200 OK", "Welcome!"));
+    let page = stub(usize::MAX, || Some(answer("200 OK", "Welcome!")));
     let error = list(&page.url(), HURRY).unwrap_err().to_string();
     assert!(error.contains("`ec2.endpoint_url`"), "{error}");
 }
