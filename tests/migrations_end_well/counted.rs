@@ -50,7 +50,7 @@ fn requests_that_bypass_segue_are_counted_and_those_of_segue_are_not() {
          bypass = {{ metrics = \"http://{}/metrics\", counter = \"hits_total\", labels = {{ app = \"web\" }} }}\n",
         exporter.address
     );
-    let stage = Stage::with(&[], &settings, &crate::cli::SLOW_SOURCE);
+    let stage = Stage::with(&[], &settings, &crate::stage::SLOW_SOURCE);
     let load = stage.load(200.0);
     let mut request = stage.request(&[]);
     request["policy"] = json!("manual");
