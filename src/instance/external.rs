@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::scrape::Page;
 use super::{
-    Allocation, External, Finding, Gravity, InstanceId, Provider, ProviderError, Resized, Running, Spec,
-    State, Usage, Workload,
+    Allocation, External, Finding, InstanceId, Provider, ProviderError, Resized, Running, Spec, State, Usage,
+    Workload,
 };
 
 /// Knows nothing after a start but what it is told again: nothing of an instance is its own.
@@ -36,10 +36,10 @@ impl ExternalProvider {
 }
 
 async fn usage_findings(of: &External) -> Option<Finding> {
-    let warning = |message: String| Some(Finding::new(Gravity::Warning, "usage", message));
+    let warning = |message: String| Some(Finding::warning("usage", message));
     let page: Page = match of.usage.as_ref()?.parse() {
         Ok(page) => page,
-        Err(error) => return Some(Finding::new(Gravity::Fault, "usage", format!("`usage`: {error}"))),
+        Err(error) => return Some(Finding::fault("usage", format!("`usage`: {error}"))),
     };
     match page.usage().await {
         Ok(usage) if usage == Usage::default() => warning(
@@ -59,19 +59,18 @@ fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, ProviderErro
 impl Provider for ExternalProvider {
     fn preflight<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Vec<Finding>> {
         let Workload::External(of) = &spec.workload else { return Box::pin(ready(Vec::new())) };
-        let mut findings = vec![Finding::new(
-            Gravity::Warning,
+        let mut findings = vec![Finding::warning(
             "fence",
             "somebody else runs the instance: it cannot be fenced, resized or ended from here, so that exactly one \
              instance takes writes holds only for requests that pass Segue",
         )];
         if of.endpoints.is_empty() {
             let message = "`endpoints` is empty; name where the instance answers";
-            findings.push(Finding::new(Gravity::Fault, "endpoints", message));
+            findings.push(Finding::fault("endpoints", message));
         }
         if !of.isolated {
             let message = "`isolated` is not set: nothing but teed reads is sent to it";
-            findings.push(Finding::new(Gravity::Warning, "isolated", message));
+            findings.push(Finding::warning("isolated", message));
         }
         Box::pin(async move {
             findings.extend(usage_findings(of).await);
@@ -152,6 +151,7 @@ mod tests {
 
     use super::*;
     use crate::config::{ByteSize, Millicores};
+    use crate::instance::Gravity;
     use crate::instance::Role;
 
     fn spec(usage: Option<&str>) -> Spec {

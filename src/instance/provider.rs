@@ -156,6 +156,22 @@ impl Finding {
         Self { gravity, subject: subject.to_owned(), message, numbers: BTreeMap::new() }
     }
 
+    pub fn fine(subject: &str, message: impl Into<String>) -> Self {
+        Self::new(Gravity::Fine, subject, message)
+    }
+
+    pub fn warning(subject: &str, message: impl Into<String>) -> Self {
+        Self::new(Gravity::Warning, subject, message)
+    }
+
+    pub fn fault(subject: &str, message: impl Into<String>) -> Self {
+        Self::new(Gravity::Fault, subject, message)
+    }
+
+    pub fn not_known(subject: &str, message: impl Into<String>) -> Self {
+        Self::new(Gravity::NotKnown, subject, message)
+    }
+
     #[must_use]
     pub fn number(mut self, name: &str, value: u64) -> Self {
         self.numbers.insert(name.to_owned(), value);

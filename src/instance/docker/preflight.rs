@@ -22,9 +22,9 @@ impl DockerProvider {
     pub(super) async fn findings(&self, spec: &Spec) -> Vec<Finding> {
         let docker = match workload(spec) {
             Ok(docker) => docker,
-            Err(error) => return vec![Finding::new(Fault, "provider", error.to_string())],
+            Err(error) => return vec![Finding::fault("provider", error.to_string())],
         };
-        let unreachable = |message: String| vec![Finding::new(Fault, "engine", message)];
+        let unreachable = |message: String| vec![Finding::fault("engine", message)];
         let client = match self.engine.client() {
             Ok(client) => client,
             Err(failure) => return unreachable(failure.into_message()),
@@ -47,12 +47,11 @@ impl DockerProvider {
     async fn image(&self, client: &Client, docker: &Docker, info: &SystemInfo) -> Vec<Finding> {
         match self.engine.ask(client.inspect_image(&docker.image)).await {
             Ok(image) => about_image(&image, docker, info),
-            Err(failure) if failure.is_absence() => vec![Finding::new(
-                Fault,
+            Err(failure) if failure.is_absence() => vec![Finding::fault(
                 "image",
                 format!("the engine has no image `{0}`; get it with `docker pull {0}`", docker.image),
             )],
-            Err(failure) => vec![Finding::new(Fault, "image", failure.into_message())],
+            Err(failure) => vec![Finding::fault("image", failure.into_message())],
         }
     }
 
@@ -121,30 +120,30 @@ impl DockerProvider {
         let name = name(&spec.id);
         self.engine.ask(client.inspect_container(&name, None)).await.ok()?;
         let message = format!("a container `{name}` is there that is not this Segue's; remove or rename it");
-        Some(Finding::new(Fault, "name", message))
+        Some(Finding::fault("name", message))
     }
 }
 
 fn engine(info: &SystemInfo) -> Finding {
     let version = info.server_version.as_deref().unwrap_or("of an unknown version");
     if info.os_type.as_deref().is_some_and(|os| os != "linux") {
-        return Finding::new(Fault, "engine", "the engine does not run Linux containers; switch it to them");
+        return Finding::fault("engine", "the engine does not run Linux containers; switch it to them");
     }
-    Finding::new(Fine, "engine", format!("Docker {version}"))
+    Finding::fine("engine", format!("Docker {version}"))
 }
 
 fn about_image(image: &ImageInspect, docker: &Docker, info: &SystemInfo) -> Vec<Finding> {
     let name = &docker.image;
-    let mut findings = vec![Finding::new(Fine, "image", format!("`{name}` is there{}", identity(image)))];
+    let mut findings = vec![Finding::fine("image", format!("`{name}` is there{}", identity(image)))];
     if let (Some(of_image), Some(of_engine)) = (&image.architecture, &info.architecture) {
         let of_engine = architecture(of_engine);
         findings.push(if of_image == of_engine {
-            Finding::new(Fine, "architecture", format!("both are {of_image}"))
+            Finding::fine("architecture", format!("both are {of_image}"))
         } else {
             let message = format!(
                 "the image is for {of_image}, the engine for {of_engine}; get it with `docker pull --platform linux/{of_engine} {name}`"
             );
-            Finding::new(Fault, "architecture", message)
+            Finding::fault("architecture", message)
         });
     }
     let Some(config) = &image.config else { return findings };
@@ -152,11 +151,11 @@ fn about_image(image: &ImageInspect, docker: &Docker, info: &SystemInfo) -> Vec<
     if !config.exposed_ports.iter().flatten().any(|exposed| *exposed == port) {
         let message =
             format!("the image does not say that it listens on {port}; see whether `port` is right");
-        findings.push(Finding::new(Warning, "port", message));
+        findings.push(Finding::warning("port", message));
     }
     let runs = |parts: &Option<Vec<String>>| parts.as_ref().is_some_and(|parts| !parts.is_empty());
     if docker.command.is_none() && !runs(&config.cmd) && !runs(&config.entrypoint) {
-        findings.push(Finding::new(Fault, "command", "the image has no command; say one in `command`"));
+        findings.push(Finding::fault("command", "the image has no command; say one in `command`"));
     }
     findings
 }

@@ -8,7 +8,6 @@ use super::make::{Image, REHEARSAL, no_image, none_fits, tags, user_data};
 use super::size::{Kind, smallest, volume_gib};
 use super::{Ec2Provider, workload};
 use crate::config::ByteSize;
-use crate::instance::Gravity::{Fault, Fine, Warning};
 use crate::instance::scrape::Page;
 use crate::instance::{Ec2, Finding, Spec};
 
@@ -21,14 +20,14 @@ impl Ec2Provider {
     pub(super) async fn findings(&self, spec: &Spec) -> Vec<Finding> {
         let of = match workload(spec) {
             Ok(of) => of,
-            Err(error) => return vec![Finding::new(Fault, "provider", error.to_string())],
+            Err(error) => return vec![Finding::fault("provider", error.to_string())],
         };
         if let Some(empty) = empty(of) {
             return vec![empty];
         }
         let image = match self.image(of).await {
             Ok(Some(image)) => image,
-            Ok(None) => return vec![Finding::new(Fault, "image", no_image(of))],
+            Ok(None) => return vec![Finding::fault("image", no_image(of))],
             Err(failure) => return vec![of_call("image", failure)],
         };
         let mut findings = about_image(&image, of);
@@ -50,7 +49,7 @@ impl Ec2Provider {
             let message = format!(
                 "the tag `{name}` would have more than {MAX_TAG} characters; name fewer types or groups"
             );
-            Finding::new(Fault, "tags", message)
+            Finding::fault("tags", message)
         }));
         findings
     }
@@ -59,9 +58,9 @@ impl Ec2Provider {
         let call = self.request(spec, of, image, kind, REHEARSAL).with("DryRun", true);
         match self.client.ask(&call, |_| ()).await {
             Err(failure) if failure.is(WOULD_HAVE) => {
-                Finding::new(Fine, "permission", format!("EC2 would make a {} in {}", kind.name, of.subnet))
+                Finding::fine("permission", format!("EC2 would make a {} in {}", kind.name, of.subnet))
             }
-            Ok(()) => Finding::new(Fine, "permission", "EC2 would make it"),
+            Ok(()) => Finding::fine("permission", "EC2 would make it"),
             Err(failure) => of_call("permission", failure),
         }
     }
@@ -75,7 +74,7 @@ impl Ec2Provider {
         };
         match self.client.ask(&call, leaky).await {
             Ok(leaky) if leaky.is_empty() => {
-                Finding::new(Fine, "egress", "its security groups let nothing out but answers")
+                Finding::fine("egress", "its security groups let nothing out but answers")
             }
             Ok(leaky) => {
                 let message = format!(
@@ -83,7 +82,7 @@ impl Ec2Provider {
                      a shadow may have",
                     leaky.join(" and ")
                 );
-                Finding::new(Warning, "egress", message)
+                Finding::warning("egress", message)
             }
             Err(failure) => of_call("egress", failure),
         }
@@ -94,51 +93,51 @@ impl Ec2Provider {
 fn empty(of: &Ec2) -> Option<Finding> {
     let lists = [("types", &of.types), ("security_groups", &of.security_groups)];
     let (name, _) = lists.into_iter().find(|(_, list)| list.is_empty())?;
-    Some(Finding::new(Fault, name, format!("`{name}` is empty; name some")))
+    Some(Finding::fault(name, format!("`{name}` is empty; name some")))
 }
 
 fn of_call(subject: &str, failure: Failure) -> Finding {
-    Finding::new(Fault, subject, failure.into_message())
+    Finding::fault(subject, failure.into_message())
 }
 
 fn about_image(image: &Image, of: &Ec2) -> Vec<Finding> {
     let name = &of.image;
     if image.state != "available" {
         let message = format!("the image `{name}` is {}; wait until it is available", image.state);
-        return vec![Finding::new(Fault, "image", message)];
+        return vec![Finding::fault("image", message)];
     }
     if image.gib == 0 {
         let message =
             format!("the image `{name}` does not boot from a volume of EBS, and could not be resized");
-        return vec![Finding::new(Fault, "image", message)];
+        return vec![Finding::fault("image", message)];
     }
-    vec![Finding::new(Fine, "image", format!("`{name}` is there"))]
+    vec![Finding::fine("image", format!("`{name}` is there"))]
 }
 
 fn about_types(kinds: &[Kind], image: &Image, of: &Ec2, spec: &Spec) -> Vec<Finding> {
     let architecture = &image.architecture;
     if !kinds.iter().any(|kind| kind.runs(architecture)) {
         let message = format!("the image is for {architecture}, and none of `types` is; name some that are");
-        return vec![Finding::new(Fault, "architecture", message)];
+        return vec![Finding::fault("architecture", message)];
     }
-    let mut findings = vec![Finding::new(Fine, "architecture", format!("both are {architecture}"))];
+    let mut findings = vec![Finding::fine("architecture", format!("both are {architecture}"))];
     let Some(kind) = smallest(kinds, &of.types, architecture, &spec.allocation) else {
-        findings.push(Finding::new(Fault, "types", none_fits(spec, architecture)));
+        findings.push(Finding::fault("types", none_fits(spec, architecture)));
         return findings;
     };
     let has = format!("a {} has {} CPU and {} memory", kind.name, kind.cpu(), kind.memory);
     findings.push(if kind.is_burstable {
         let message = format!("{has}, but all of its CPU only for as long as its credits last");
-        Finding::new(Warning, "cpu", message)
+        Finding::warning("cpu", message)
     } else {
-        Finding::new(Fine, "types", has)
+        Finding::fine("types", has)
     });
     let gib = volume_gib(spec.allocation.storage, image.gib);
     let given = ByteSize(gib << 30);
     findings.push(if volume_gib(spec.allocation.storage, 0) < gib {
-        Finding::new(Warning, "storage", format!("{given}, which is what the image needs"))
+        Finding::warning("storage", format!("{given}, which is what the image needs"))
     } else {
-        Finding::new(Fine, "storage", format!("a volume of {given}"))
+        Finding::fine("storage", format!("a volume of {given}"))
     });
     findings
 }
@@ -153,27 +152,27 @@ fn fence(of: &Ec2) -> Finding {
                  name a `fence_group` to have new connections refused in the pause"
             .to_owned(),
     };
-    Finding::new(Warning, "fence", message)
+    Finding::warning("fence", message)
 }
 
 fn about_user_data(spec: &Spec, of: &Ec2) -> Option<Finding> {
     let Some(text) = &of.user_data else {
         let message = "without `user_data` the application does not learn its role when it boots; it may read the tag \
                        `segue:role` from the metadata service";
-        return Some(Finding::new(Warning, "user_data", message));
+        return Some(Finding::warning("user_data", message));
     };
     let size = user_data(text, spec, of).len();
     (size > MAX_USER_DATA).then(|| {
         let message =
             format!("`user_data` has {size} bytes, and EC2 takes {MAX_USER_DATA}; let it fetch the rest");
-        Finding::new(Fault, "user_data", message)
+        Finding::fault("user_data", message)
     })
 }
 
 fn about_usage(of: &Ec2) -> Option<Finding> {
     let text = of.usage.as_ref()?.replace("{address}", "192.0.2.1");
     let error = text.parse::<Page>().err()?;
-    Some(Finding::new(Fault, "usage", format!("`usage`: {error}")))
+    Some(Finding::fault("usage", format!("`usage`: {error}")))
 }
 
 #[cfg(test)]
@@ -182,6 +181,7 @@ mod tests {
     use super::*;
     use crate::config::Millicores;
     use crate::instance::Gravity;
+    use crate::instance::Gravity::{Fault, Fine, Warning};
 
     fn kind(name: &str, architecture: &str, is_burstable: bool) -> Kind {
         let architectures = vec![architecture.to_owned()];

@@ -13,8 +13,8 @@ use super::network::{self, Network};
 use super::{ProcessProvider, ending, launch, logs, port, preflight, storage};
 use crate::config::{Endpoint, Scheme, Target};
 use crate::instance::{
-    Allocation, Finding, Gravity, InstanceId, Process, ProviderError, Resized, Running, ServiceProtocol,
-    Sight, Spec, State, Usage, Workload,
+    Allocation, Finding, InstanceId, Process, ProviderError, Resized, Running, ServiceProtocol, Sight, Spec,
+    State, Usage, Workload,
 };
 
 /// How long a child that has ended may stay unnoticed by the thread that waits for it.
@@ -29,7 +29,7 @@ impl ProcessProvider {
     pub(super) async fn preflight_now(&self, spec: &Spec) -> io::Result<Vec<Finding>> {
         let process = match process_of(spec) {
             Ok(process) => process.clone(),
-            Err(error) => return Ok(vec![Finding::new(Gravity::Fault, "provider", error.to_string())]),
+            Err(error) => return Ok(vec![Finding::fault("provider", error.to_string())]),
         };
         let (allocation, role, site, volumes) = (spec.allocation, spec.role, self.site.clone(), self.volumes);
         let data = self.of(&spec.id).data();

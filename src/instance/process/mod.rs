@@ -34,8 +34,7 @@ use futures_util::future::BoxFuture;
 use self::calls::failed;
 use self::group::Site;
 use super::{
-    Allocation, Finding, Gravity, InstanceId, Provider, ProviderError, Resized, Running, Sight, Spec, State,
-    Usage,
+    Allocation, Finding, InstanceId, Provider, ProviderError, Resized, Running, Sight, Spec, State, Usage,
 };
 
 /// Runs instances as processes of this machine.
@@ -105,9 +104,9 @@ impl ProcessProvider {
 impl Provider for ProcessProvider {
     fn preflight<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async move {
-            self.preflight_now(spec).await.unwrap_or_else(|error| {
-                vec![Finding::new(Gravity::Fault, "provider", format!("cannot look: {error}"))]
-            })
+            self.preflight_now(spec)
+                .await
+                .unwrap_or_else(|error| vec![Finding::fault("provider", format!("cannot look: {error}"))])
         })
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::{Access, access, statvfs};
 use super::group::Site;
 use super::{network, stand_in, storage};
 use crate::config::ByteSize;
-use crate::instance::{Allocation, Finding, Gravity, Process, Role};
+use crate::instance::{Allocation, Finding, Process, Role};
 
 /// Of an ELF file, as far as its machine; of a script, its first line.
 const HEAD: u64 = 256;
@@ -33,52 +33,45 @@ pub fn findings(
     findings.push(egress(process, role));
     findings.push(
         match storage::obstacle().filter(|_| volumes).or((!volumes).then_some("volumes are off")) {
-            None => fine("storage", "its data directory is a volume of a fixed size"),
-            Some(why) => warning("storage", format!("storage is watched and not enforced, since {why}")),
+            None => Finding::fine("storage", "its data directory is a volume of a fixed size"),
+            Some(why) => {
+                Finding::warning("storage", format!("storage is watched and not enforced, since {why}"))
+            }
         },
     );
     findings
 }
 
-fn fine(subject: &str, message: impl Into<String>) -> Finding {
-    Finding::new(Gravity::Fine, subject, message)
-}
-
-fn warning(subject: &str, message: impl Into<String>) -> Finding {
-    Finding::new(Gravity::Warning, subject, message)
-}
-
-fn fault(subject: &str, message: impl Into<String>) -> Finding {
-    Finding::new(Gravity::Fault, subject, message)
-}
-
 fn program(process: &Process) -> Vec<Finding> {
     let Some(name) = process.command.first().filter(|name| !name.is_empty()) else {
-        return vec![fault("command", "the command is empty; give the program and its arguments")];
+        return vec![Finding::fault("command", "the command is empty; give the program and its arguments")];
     };
     if !stand_in::unknown(name).is_empty() || name.contains('{') {
         let message = format!("{name:?} cannot be looked for before the instance is made");
-        return vec![warning("command", message)];
+        return vec![Finding::warning("command", message)];
     }
     let Some(path) = find(name, process) else {
         let message = format!("there is no program {name:?}; give its whole path, or set PATH");
-        return vec![fault("command", message)];
+        return vec![Finding::fault("command", message)];
     };
     if !path.is_file() || access(&path, Access::EXEC_OK).is_err() {
-        return vec![fault("command", format!("{} is not executable; see its mode", path.display()))];
+        return vec![Finding::fault(
+            "command",
+            format!("{} is not executable; see its mode", path.display()),
+        )];
     }
     let Some(begins) = head(&path) else {
         let message = format!("{} cannot be read, so its architecture is unknown", path.display());
-        return vec![warning("command", message)];
+        return vec![Finding::warning("command", message)];
     };
     let Some(line) = begins.strip_prefix(b"#!") else { return vec![architecture(&path, &begins)] };
     let line = String::from_utf8_lossy(line);
     let interpreter = line.lines().next().unwrap_or_default().split_whitespace().next().unwrap_or_default();
     if access(interpreter, Access::EXEC_OK).is_err() {
         let message = format!("{} wants {interpreter:?}, which is not there", path.display());
-        return vec![fault("command", message)];
+        return vec![Finding::fault("command", message)];
     }
-    let script = fine("command", format!("{} is a script for {interpreter}", path.display()));
+    let script = Finding::fine("command", format!("{} is a script for {interpreter}", path.display()));
     let interpreter = Path::new(interpreter);
     // One that is a script itself says nothing.
     let its = head(interpreter).filter(|begins| machine(begins).is_some());
@@ -93,8 +86,10 @@ fn head(path: &Path) -> Option<Vec<u8>> {
 fn architecture(path: &Path, begins: &[u8]) -> Finding {
     let own = head(Path::new("/proc/self/exe")).as_deref().and_then(machine);
     match (machine(begins), own) {
-        (None, _) => fault("architecture", format!("{} is neither a program nor a script", path.display())),
-        (Some(its), Some(own)) if its != own => fault(
+        (None, _) => {
+            Finding::fault("architecture", format!("{} is neither a program nor a script", path.display()))
+        }
+        (Some(its), Some(own)) if its != own => Finding::fault(
             "architecture",
             format!(
                 "{} is built for {}, and this machine is {}; give one that is built for it",
@@ -103,9 +98,10 @@ fn architecture(path: &Path, begins: &[u8]) -> Finding {
                 name_of(own)
             ),
         ),
-        (Some(its), _) => {
-            fine("architecture", format!("{} is built for this machine, {}", path.display(), name_of(its)))
-        }
+        (Some(its), _) => Finding::fine(
+            "architecture",
+            format!("{} is built for this machine, {}", path.display(), name_of(its)),
+        ),
     }
 }
 
@@ -147,7 +143,7 @@ fn directory(process: &Process) -> Option<Finding> {
     if directory.is_dir() {
         return None;
     }
-    Some(fault(
+    Some(Finding::fault(
         "directory",
         format!("there is no directory {}; make it, or name another", directory.display()),
     ))
@@ -160,7 +156,7 @@ fn stand_ins(process: &Process) -> Vec<Finding> {
         let message = format!(
             "{{{name}}} stands for nothing and is passed as it is; there are {{port}}, {{data}} and {{role}}"
         );
-        warning("stand_in", message)
+        Finding::warning("stand_in", message)
     });
     told.collect()
 }
@@ -169,12 +165,14 @@ fn names(environment: &BTreeMap<String, String>) -> Vec<Finding> {
     let wrong = environment
         .iter()
         .filter(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'));
-    wrong.map(|(name, _)| fault("environment", format!("{name:?} cannot be set in an environment"))).collect()
+    wrong
+        .map(|(name, _)| Finding::fault("environment", format!("{name:?} cannot be set in an environment")))
+        .collect()
 }
 
 fn limits(site: &Site) -> Finding {
     match (site.limits_cpu(), site.limits_memory()) {
-        (true, true) => fine("limits", "the kernel holds it to its CPU and memory"),
+        (true, true) => Finding::fine("limits", "the kernel holds it to its CPU and memory"),
         (cpu, memory) => {
             let place =
                 site.closed.first().map_or("/sys/fs/cgroup".into(), |path| path.display().to_string());
@@ -187,7 +185,7 @@ fn limits(site: &Site) -> Finding {
                 "{what} only watched, since no cgroup can be made below {place}; run Segue as root there, or have \
                  it delegated (systemd: Delegate=yes with DelegateSubgroup=; containers: a writable cgroup mount)"
             );
-            warning("limits", message)
+            Finding::warning("limits", message)
         }
     }
 }
@@ -195,7 +193,7 @@ fn limits(site: &Site) -> Finding {
 /// What there is, and what of it does not suffice.
 fn resources(allocation: &Allocation, data: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut there = fine("resources", "");
+    let mut there = Finding::fine("resources", "");
     let mut told = Vec::new();
     if let Ok(cores) = std::thread::available_parallelism() {
         let cores = cores.get() as u32;
@@ -204,7 +202,7 @@ fn resources(allocation: &Allocation, data: &Path) -> Vec<Finding> {
         if allocation.cpu.0 > cores.saturating_mul(1000) {
             let message =
                 format!("{} of CPU are wanted, and there are {cores} cores; ask for less", allocation.cpu);
-            findings.push(fault("cpu", message));
+            findings.push(Finding::fault("cpu", message));
         }
     }
     if let Some(available) = available_memory() {
@@ -216,7 +214,7 @@ fn resources(allocation: &Allocation, data: &Path) -> Vec<Finding> {
                 "{} of memory are wanted, and {text} are to be had; ask for less, or free some",
                 allocation.memory,
             );
-            findings.push(fault("memory", message));
+            findings.push(Finding::fault("memory", message));
         }
     }
     let place = data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
@@ -231,7 +229,7 @@ fn resources(allocation: &Allocation, data: &Path) -> Vec<Finding> {
                 allocation.storage,
                 place.display()
             );
-            findings.push(fault("storage", message));
+            findings.push(Finding::fault("storage", message));
         }
     }
     there.message = told.join(", ");
@@ -249,32 +247,37 @@ fn available_memory() -> Option<ByteSize> {
 fn egress(process: &Process, role: Role) -> Finding {
     let Some(list) = &process.egress else {
         return match role {
-            Role::Shadow => warning(
+            Role::Shadow => Finding::warning(
                 "egress",
                 "the shadow can reach whatever this machine can; set `egress`, or give it credentials that can do \
                  no harm",
             ),
-            Role::Active => fine("egress", "egress is not restricted"),
+            Role::Active => Finding::fine("egress", "egress is not restricted"),
         };
     };
     if let Some(obstacle) = network::obstacle() {
-        return fault("egress", format!("egress cannot be restricted: {obstacle}, or drop `egress`"));
+        return Finding::fault(
+            "egress",
+            format!("egress cannot be restricted: {obstacle}, or drop `egress`"),
+        );
     }
     match network::allowed(list) {
-        Err(error) => fault("egress", error.to_string()),
-        Ok(allowed) if !allowed.is_empty() && !network::forwards() => warning(
+        Err(error) => Finding::fault("egress", error.to_string()),
+        Ok(allowed) if !allowed.is_empty() && !network::forwards() => Finding::warning(
             "egress",
             "this machine forwards no packets, so the shadow reaches only what is allowed of the machine itself; \
              `sysctl -w net.ipv4.ip_forward=1` lets it reach the rest",
         ),
-        Ok(allowed) => fine("egress", format!("it reaches Segue and {} allowed addresses", allowed.len())),
+        Ok(allowed) => {
+            Finding::fine("egress", format!("it reaches Segue and {} allowed addresses", allowed.len()))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::{Millicores, ServiceProtocol};
+    use crate::instance::{Gravity, Millicores, ServiceProtocol};
 
     fn process(command: &[&str]) -> Process {
         Process {

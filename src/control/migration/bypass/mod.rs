@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use self::excess::{Excess, STRETCH, Sent};
 use super::{Asked, Control, Wish, lock};
 use crate::config::{self, Endpoint, Metrics, RequestCounter, Scheme};
-use crate::instance::{Finding, Gravity, bypass};
+use crate::instance::{Finding, bypass};
 use crate::migrate::counter::Counter;
 use crate::migrate::record::{Bypass, Record};
 use crate::upstream::Address;
@@ -179,11 +179,10 @@ impl Seen {
 
     /// What the last look comes to, if it is worth a word.
     pub fn findings(&self) -> impl Iterator<Item = Finding> {
-        let warning =
-            self.now().is_any().then(|| Finding::new(Gravity::Warning, SUBJECT, message(self.now())));
+        let warning = self.now().is_any().then(|| Finding::warning(SUBJECT, message(self.now())));
         let trouble = self.trouble.as_ref().map(|why| {
             let message = format!("how many requests the source has had is not known: {why}");
-            Finding::new(Gravity::NotKnown, SUBJECT, message)
+            Finding::not_known(SUBJECT, message)
         });
         warning.into_iter().chain(trouble)
     }
@@ -194,7 +193,7 @@ const SUBJECT: &str = "bypass";
 /// What the journal has, once nobody looks any more.
 pub(super) fn noted(bypass: Option<Bypass>) -> Option<Finding> {
     let bypass = bypass.filter(|bypass| bypass.is_any())?;
-    Some(Finding::new(Gravity::Warning, SUBJECT, format!("when it was seen first, {}", message(bypass))))
+    Some(Finding::warning(SUBJECT, format!("when it was seen first, {}", message(bypass))))
 }
 
 pub(super) fn message(bypass: Bypass) -> String {
@@ -219,6 +218,7 @@ pub(super) fn message(bypass: Bypass) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance::Gravity;
 
     #[test]
     fn a_warning_counts_and_nothing_is_no_warning() {

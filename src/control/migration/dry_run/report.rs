@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::super::steps::ending;
 use crate::config::{Allocation, ByteSize, Endpoint, Requirement, Workload};
-use crate::instance::{Finding, Gravity, Missed, Spec};
+use crate::instance::{Finding, Missed, Spec};
 use crate::migrate::protocol::{NotTold, Spoken};
 use crate::migrate::record::Record;
 
@@ -71,22 +71,6 @@ pub(super) fn unseen() -> Missed {
     Missed::Unknown("the network and the files of the instance cannot be looked at from here".to_owned())
 }
 
-fn fine(subject: &str, message: impl Into<String>) -> Finding {
-    Finding::new(Gravity::Fine, subject, message)
-}
-
-fn warning(subject: &str, message: impl Into<String>) -> Finding {
-    Finding::new(Gravity::Warning, subject, message)
-}
-
-fn fault(subject: &str, message: impl Into<String>) -> Finding {
-    Finding::new(Gravity::Fault, subject, message)
-}
-
-fn not_known(subject: &str, message: impl Into<String>) -> Finding {
-    Finding::new(Gravity::NotKnown, subject, message)
-}
-
 /// Why nothing is known of an instance.
 const NOT_OURS: &str = "Segue does not run it";
 
@@ -113,9 +97,12 @@ pub(super) fn starts(outcome: &Outcome) -> Vec<Finding> {
                 || "how much memory that took is not known".to_owned(),
                 |peak| format!("that took {} of memory at most", mebibytes(peak)),
             );
-            fine("starts", format!("after {seconds:.1} s it takes connections and {checks_pass}; {memory}"))
-                .number("ready_ms", u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
-                .number("checks", *checks as u64)
+            Finding::fine(
+                "starts",
+                format!("after {seconds:.1} s it takes connections and {checks_pass}; {memory}"),
+            )
+            .number("ready_ms", u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
+            .number("checks", *checks as u64)
         }
         Start::Ended { code, out_of_memory } => {
             let how = ending(*code, *out_of_memory);
@@ -126,16 +113,17 @@ pub(super) fn starts(outcome: &Outcome) -> Vec<Finding> {
             } else {
                 String::new()
             };
-            let finding = fault("starts", format!("{how} while it started{way_out}; {wrote}"));
+            let finding = Finding::fault("starts", format!("{how} while it started{way_out}; {wrote}"));
             match code.and_then(|code| u64::try_from(code).ok()) {
                 Some(code) => finding.number("exit_code", code),
                 None => finding,
             }
         }
-        Start::Late { after, why } => {
-            fault("starts", format!("it did not come up within {} s: {why}; {wrote}", after.as_secs_f64()))
-        }
-        Start::Refused(why) => fault("starts", format!("it cannot be started: {why}")),
+        Start::Late { after, why } => Finding::fault(
+            "starts",
+            format!("it did not come up within {} s: {why}; {wrote}", after.as_secs_f64()),
+        ),
+        Start::Refused(why) => Finding::fault("starts", format!("it cannot be started: {why}")),
     };
     let started = match outcome.memory_peak {
         Some(peak) => started.number("memory_peak_bytes", peak).number("memory_granted_bytes", granted.0),
@@ -146,7 +134,7 @@ pub(super) fn starts(outcome: &Outcome) -> Vec<Finding> {
         && granted.0 > 0
         && peak.saturating_mul(100) >= granted.0.saturating_mul(TIGHT_PERCENT)
     {
-        found.push(warning(
+        found.push(Finding::warning(
             "memory",
             format!(
                 "starting took {} of the {granted} that it starts with; another start may be killed: give the source or \
@@ -164,14 +152,14 @@ pub(super) fn dependencies(looked: &[Looked], outcome: &Outcome) -> Vec<Finding>
     let mut found = Vec::new();
     for (requirement, there) in looked {
         found.push(match (there, requirement) {
-            (Ok(()), Requirement::Path(_)) => fine(SUBJECT, format!("{requirement} is there")),
-            (Ok(()), _) => fine(SUBJECT, format!("{requirement} takes connections from the new instance")),
-            (Err(Missed::Unknown(why)), _) => not_known(SUBJECT, format!("{requirement}: {why}")),
-            (Err(Missed::Absent(why)), Requirement::Path(_)) => fault(
+            (Ok(()), Requirement::Path(_)) => Finding::fine(SUBJECT, format!("{requirement} is there")),
+            (Ok(()), _) => Finding::fine(SUBJECT, format!("{requirement} takes connections from the new instance")),
+            (Err(Missed::Unknown(why)), _) => Finding::not_known(SUBJECT, format!("{requirement}: {why}")),
+            (Err(Missed::Absent(why)), Requirement::Path(_)) => Finding::fault(
                 SUBJECT,
                 format!("{requirement} is not there for the new instance: {why}; put or mount it there"),
             ),
-            (Err(Missed::Absent(why)), _) => fault(
+            (Err(Missed::Absent(why)), _) => Finding::fault(
                 SUBJECT,
                 format!(
                     "{requirement} cannot be reached from the new instance: {why}; start it, or let the instance reach it \
@@ -185,7 +173,7 @@ pub(super) fn dependencies(looked: &[Looked], outcome: &Outcome) -> Vec<Finding>
         _ => &outcome.said,
     };
     if let Some(library) = missing_library(said) {
-        found.push(fault(
+        found.push(Finding::fault(
             SUBJECT,
             format!("the library {library} is missing; install it where the instance runs"),
         ));
@@ -194,7 +182,7 @@ pub(super) fn dependencies(looked: &[Looked], outcome: &Outcome) -> Vec<Finding>
     {
         let message = "it starts, so its libraries are there; `migration.requires` is not set, so nothing else was \
                        looked for";
-        found.push(fine(SUBJECT, message));
+        found.push(Finding::fine(SUBJECT, message));
     }
     found
 }
@@ -212,23 +200,27 @@ pub(super) fn protocol(endpoint: &Endpoint, spoken: &Result<Spoken, NotTold>) ->
     const SUBJECT: &str = "protocol";
     let wanted = Spoken::wanted(endpoint.scheme);
     match spoken {
-        Ok(spoken) if *spoken == wanted => fine(SUBJECT, format!("{endpoint} speaks {wanted}")),
-        Ok(spoken) => fault(
+        Ok(spoken) if *spoken == wanted => Finding::fine(SUBJECT, format!("{endpoint} speaks {wanted}")),
+        Ok(spoken) => Finding::fault(
             SUBJECT,
             format!(
                 "{endpoint} is to speak {wanted} and speaks {spoken}; correct `protocol` or the endpoint"
             ),
         ),
-        Err(why) => fault(SUBJECT, format!("{endpoint} is to speak {wanted}, and does not answer: {why}")),
+        Err(why) => {
+            Finding::fault(SUBJECT, format!("{endpoint} is to speak {wanted}, and does not answer: {why}"))
+        }
     }
 }
 
 pub(super) fn version(said: &Compared) -> Finding {
     const SUBJECT: &str = "version";
     match said {
-        [Ok(source), Ok(new)] if source == new => fine(SUBJECT, format!("both are {new}")),
-        [Ok(source), Ok(new)] => fine(SUBJECT, format!("the source is {source}, the new instance {new}")),
-        said => not_known(SUBJECT, unread(said)),
+        [Ok(source), Ok(new)] if source == new => Finding::fine(SUBJECT, format!("both are {new}")),
+        [Ok(source), Ok(new)] => {
+            Finding::fine(SUBJECT, format!("the source is {source}, the new instance {new}"))
+        }
+        said => Finding::not_known(SUBJECT, unread(said)),
     }
 }
 
@@ -236,15 +228,15 @@ pub(super) fn version(said: &Compared) -> Finding {
 pub(super) fn schema(said: &Compared) -> Finding {
     const SUBJECT: &str = "schema";
     match said {
-        [Ok(source), Ok(new)] if source == new => fine(SUBJECT, format!("both have version {new}")),
-        [Ok(source), Ok(new)] => fault(
+        [Ok(source), Ok(new)] if source == new => Finding::fine(SUBJECT, format!("both have version {new}")),
+        [Ok(source), Ok(new)] => Finding::fault(
             SUBJECT,
             format!(
                 "the source has version {source}, the new instance {new}, and data is not converted; bring both to one \
                  version first"
             ),
         ),
-        said => not_known(SUBJECT, unread(said)),
+        said => Finding::not_known(SUBJECT, unread(said)),
     }
 }
 
@@ -277,12 +269,17 @@ fn environment(source: Option<&Spec>, new: &Spec) -> Finding {
     };
     let before = match source.map_or(Err(NOT_OURS), variables) {
         Ok(before) => before,
-        Err(why) => return not_known(SUBJECT, format!("what the source is given is not known, as {why}")),
+        Err(why) => {
+            return Finding::not_known(SUBJECT, format!("what the source is given is not known, as {why}"));
+        }
     };
     let now = match variables(new) {
         Ok(now) => now,
         Err(why) => {
-            return not_known(SUBJECT, format!("what the new instance is given is not known, as {why}"));
+            return Finding::not_known(
+                SUBJECT,
+                format!("what the new instance is given is not known, as {why}"),
+            );
         }
     };
     let missing: Vec<_> = before.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
@@ -292,13 +289,13 @@ fn environment(source: Option<&Spec>, new: &Spec) -> Finding {
             1 => "the variable that the source is given is there".to_owned(),
             all => format!("all {all} variables that the source is given are there"),
         };
-        fine(SUBJECT, message)
+        Finding::fine(SUBJECT, message)
     } else {
         let message = format!(
             "the source is given {}, and the new instance is not; add what it needs to `environment`",
             missing.join(", ")
         );
-        warning(SUBJECT, message)
+        Finding::warning(SUBJECT, message)
     };
     finding.number("missing", missing.len() as u64)
 }
@@ -319,10 +316,10 @@ fn what_runs(source: Option<&Spec>, new: &Spec) -> Option<Finding> {
             let message = format!(
                 "the new instance runs {new}; what the source runs is not known, as Segue does not run it"
             );
-            return Some(not_known("version", message));
+            return Some(Finding::not_known("version", message));
         }
     };
-    Some(fine("version", message))
+    Some(Finding::fine("version", message))
 }
 
 /// Whether what it will serve with is there while the source still runs: a migration starts with less.
@@ -336,7 +333,7 @@ fn room(looked_at: &[Finding], wanted: Allocation) -> Vec<Finding> {
             mebibytes(wanted),
             mebibytes(free)
         );
-        Some(warning("resources", message).number("wanted_bytes", wanted).number(name, free))
+        Some(Finding::warning("resources", message).number("wanted_bytes", wanted).number(name, free))
     };
     let memory = short("memory_free_bytes", "memory", wanted.memory.0);
     let storage = short("storage_free_bytes", "storage", wanted.storage.0);
@@ -358,6 +355,6 @@ pub(super) fn complete(report: &mut Vec<Finding>, silence: Silence) {
             (Silence::Tried, "protocol") => "it did not come up",
             (Silence::Tried, _) => "nobody here knows",
         };
-        report.push(not_known(item, message));
+        report.push(Finding::not_known(item, message));
     }
 }

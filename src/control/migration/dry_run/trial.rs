@@ -9,7 +9,7 @@ use super::super::steps::{START_UP, again};
 use super::super::{Control, MigrationError};
 use super::report::{self, Compared, Outcome, Start};
 use crate::config::{self, Endpoint, Scheme};
-use crate::instance::{Finding, Gravity, InstanceId, Provider, Role, Sight, State, takes_connections};
+use crate::instance::{Finding, InstanceId, Provider, Role, Sight, State, takes_connections};
 use crate::migrate::checks::{Patient, Suite};
 use crate::migrate::protocol::{self, NotTold, Spoken};
 use crate::migrate::reading::Reader;
@@ -255,7 +255,7 @@ impl Trial {
                     let message = format!(
                         "the instance of this dry run could not be removed: {error}; the next start of Segue removes it"
                     );
-                    return Some(Finding::new(Gravity::Warning, "left_behind", message));
+                    return Some(Finding::warning("left_behind", message));
                 }
             }
         }

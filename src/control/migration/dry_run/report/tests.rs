@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{Millicores, Process, ServiceProtocol};
-use crate::instance::{InstanceId, Role};
+use crate::instance::{Gravity, InstanceId, Role};
 
 fn outcome(start: Start, peak: Option<u64>, said: &str) -> Outcome {
     let granted = Allocation { cpu: Millicores(250), memory: ByteSize::mib(64), storage: ByteSize::mib(10) };
@@ -143,7 +143,8 @@ fn what_runs_on_both_sides_is_named() {
 
 #[test]
 fn what_it_will_serve_with_has_to_be_free_too() {
-    let there = fine("resources", "").number("memory_free_bytes", 100 << 20).number("storage_free_bytes", 1);
+    let there =
+        Finding::fine("resources", "").number("memory_free_bytes", 100 << 20).number("storage_free_bytes", 1);
     let wanted =
         |memory| Allocation { memory: ByteSize::mib(memory), storage: ByteSize(1), cpu: Millicores(1) };
     assert_eq!(room(std::slice::from_ref(&there), wanted(100)), []);
@@ -156,7 +157,7 @@ fn what_it_will_serve_with_has_to_be_free_too() {
 #[test]
 fn every_report_has_a_word_on_every_item() {
     for silence in [Silence::Static, Silence::NotStarted, Silence::Tried] {
-        let mut report = vec![fault("starts", "no")];
+        let mut report = vec![Finding::fault("starts", "no")];
         complete(&mut report, silence);
         for item in ITEMS {
             assert_eq!(report.iter().filter(|of| of.subject == item).count(), 1, "{item}");
