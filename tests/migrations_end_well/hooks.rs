@@ -105,7 +105,7 @@ fn neither_a_request_that_does_not_end_nor_a_hook_that_refuses_keeps_a_rollback(
     stage.until_phase(id, "watching");
     std::fs::write(&refuse, "").unwrap();
     let mut stuck = TcpStream::connect(stage.segue.address).unwrap();
-    stuck.write_all(b"GET /slow/600000 HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    stuck.write_all(b"GET /slow/600000 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
     let taken = || try_seen(&stage).is_some_and(|in_flight| in_flight > 0);
     until("the request to be in flight", || taken().then_some(()));
     assert_eq!(stage.ask(id, "rollback").0, 200);
