@@ -95,6 +95,10 @@ impl From<Millicores> for String {
 
 impl fmt::Display for Allocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Of an instance that somebody else runs.
+        if self.cpu.0 == 0 && self.memory.0 == 0 && self.storage.0 == 0 {
+            return f.write_str("no limits of Segue's");
+        }
         write!(f, "{} CPU, {} memory, {} storage", self.cpu, self.memory, self.storage)
     }
 }
@@ -102,6 +106,13 @@ impl fmt::Display for Allocation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_limits_is_not_called_nothing() {
+        let of = |cpu| Allocation { cpu: Millicores(cpu), memory: ByteSize(0), storage: ByteSize(0) };
+        assert_eq!(of(0).to_string(), "no limits of Segue's");
+        assert!(of(250).to_string().starts_with("250m CPU"));
+    }
 
     #[test]
     fn cpu_is_written_in_cores_or_thousandths() {

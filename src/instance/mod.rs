@@ -26,6 +26,7 @@ mod reach;
 mod scrape;
 mod sight;
 mod spec;
+mod stand_in;
 mod usage;
 mod wire;
 

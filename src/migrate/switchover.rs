@@ -31,8 +31,9 @@ const CUT_PATIENCE: Duration = Duration::from_secs(1);
 /// within this share of it.
 const DRAIN_SHARE: (u32, u32) = (9, 10);
 
-/// The same of taking back what was handed over: callers are let go before the first of them is turned away.
-const BACK_SHARE: (u32, u32) = (19, 20);
+/// The same of taking back what was handed over: callers are let go well before the first of them is turned away, also
+/// where the machine is busy and timers are late.
+const BACK_SHARE: (u32, u32) = (17, 20);
 
 /// What else changes hands while nobody writes: after the drain, before the swap. To overlap, nothing does.
 pub trait HandOver: Send + Sync {

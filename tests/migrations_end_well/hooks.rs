@@ -78,8 +78,8 @@ fn callers_are_not_held_for_hooks_that_take_their_time_to_take_back() {
     let told = folder.path().join("told");
     // Only that the source is demoted is heard at once.
     let slow = "case $SEGUE_EVENT-$SEGUE_INSTANCE in demote-*source*) ;; *) sleep 60;; esac;";
-    let held = "[services.web.switchover]\npark_timeout = \"2s\"\n";
-    let stage = Stage::with(&[], &(telling(&told, slow, "800ms") + held), &SLOW_SOURCE);
+    let held = "[services.web.switchover]\npark_timeout = \"3s\"\n";
+    let stage = Stage::with(&[], &(telling(&told, slow, "1200ms") + held), &SLOW_SOURCE);
     let load = stage.load(200.0);
     let id = stage.start(&stage.request(&[]));
     let view = stage.until_phase(id, "failed");
@@ -123,4 +123,28 @@ fn neither_a_request_that_does_not_end_nor_a_hook_that_refuses_keeps_a_rollback(
 /// How many requests the service has in flight.
 fn try_seen(stage: &Stage) -> Option<u64> {
     stage.segue.service()["in_flight"].as_u64()
+}
+
+#[test]
+fn the_old_side_takes_nothing_any_more_when_the_new_one_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (port, heard) = (folder.path().join("port"), folder.path().join("heard"));
+    let demote = json!(["/bin/sh", "-c", format!("echo ${{SEGUE_ENDPOINT##*:}} > {}", port.display())]);
+    let ask = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/$(cat {}); printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; \
+         if read -t 1 line <&3; then echo answered; else echo silent; fi > {}",
+        port.display(),
+        heard.display()
+    );
+    let promote = json!(["/bin/bash", "-c", ask]);
+    let hooks = format!(
+        "[services.web.migration]\non_promote = {{ command = {promote} }}\non_demote = {{ command = {demote} }}\n"
+    );
+    let stage = Stage::with(&[], &hooks, &SLOW_SOURCE);
+    let load = stage.load(100.0);
+    let id = stage.start(&stage.request(&[]));
+    stage.until_phase(id, "done");
+    assert_eq!(std::fs::read_to_string(&heard).unwrap(), "silent\n");
+    stage.assert_one_instance_is_left("shadow");
+    assert_eq!(stage.finish(load).failed, 0);
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::stage::Stage;
-use crate::support::until;
+use crate::support::{try_request, until};
 
 #[test]
 fn a_source_that_cannot_be_removed_is_tried_again_and_nothing_is_undone() {
@@ -57,6 +57,26 @@ fn the_grace_period_of_the_source_lasts_until_somebody_ends_it() {
     stage.until_phase(id, "done");
     assert_eq!(stage.ask(id, "retire").0, 409, "it is over");
     stage.assert_one_instance_is_left("shadow");
+    assert_eq!(stage.finish(load).failed, 0);
+}
+
+#[test]
+fn a_new_instance_that_slows_down_once_it_serves_is_rolled_back_with_the_numbers() {
+    let stage = Stage::new();
+    let load = stage.load(200.0);
+    let mut request = stage.request(&[]);
+    request["watch_ms"] = json!(600_000);
+    let id = stage.start(&request);
+    let view = stage.until_phase(id, "watching");
+    let new = view["endpoints"][0].as_str().unwrap().trim_start_matches("http://").parse().unwrap();
+    let fault = "extra-latency=400ms";
+    let length = fault.len();
+    let set = format!("PUT /__fault HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{fault}");
+    assert_eq!(try_request(new, set).unwrap().status, 200);
+    let view = stage.until_phase(id, "rolled_back");
+    let reason = view["reason"].as_str().unwrap();
+    assert!(reason.contains("the p99 of callers' answers is"), "{reason}");
+    stage.assert_one_instance_is_left("source");
     assert_eq!(stage.finish(load).failed, 0);
 }
 

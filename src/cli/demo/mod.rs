@@ -27,6 +27,8 @@ use crate::config::{
     ServiceProtocol, Settings, Target, Workload,
 };
 use crate::control::{Control, MigrationError, MigrationRequest, Sockets, StartError};
+use crate::instance::Provider as _;
+use crate::instance::process::ProcessProvider;
 use crate::load::{Load, LoadError, LoadSettings, audit};
 use crate::logging;
 use crate::store::{Store, StoreError};
@@ -122,7 +124,20 @@ async fn show(args: &DemoArgs, percent: Percent) -> Result<Report, DemoError> {
     let settings = settings(args, percent, &folder)?;
     let progress = Progress::new(args.json);
     progress.say("starting the sample application behind the proxy");
-    let control = Control::start(settings, Store::open(&folder.store())?, Sockets::default()).await?;
+    let starting = Control::start(settings, Store::open(&folder.store())?, Sockets::default());
+    let started = tokio::select! {
+        started = starting => started.map_err(DemoError::from),
+        _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
+        _ = terminate.recv() => Err(DemoError::Interrupted),
+    };
+    let control = match started {
+        Ok(control) => control,
+        Err(error) => {
+            // Its source may run already, and nobody else knows of it.
+            end_what_runs(&folder).await?;
+            return Err(error);
+        }
+    };
     let shown = tokio::select! {
         shown = move_it(args, percent, &control, &folder, &progress) => shown,
         _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
@@ -132,6 +147,16 @@ async fn show(args: &DemoArgs, percent: Percent) -> Result<Report, DemoError> {
     control.end_instances().await;
     control.stop().await;
     shown
+}
+
+async fn end_what_runs(folder: &Folder) -> std::io::Result<()> {
+    let provider = ProcessProvider::open(&folder.store().join("instances"))?;
+    for id in provider.list().await.unwrap_or_default() {
+        if let Err(error) = provider.destroy(&id).await {
+            tracing::error!(%error, instance = %id, "an instance was left behind");
+        }
+    }
+    Ok(())
 }
 
 /// One service, whose source is a process of this same binary.

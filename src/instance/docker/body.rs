@@ -7,6 +7,7 @@ use bollard::models::{
     RestartPolicyNameEnum, SystemInfo,
 };
 
+use crate::instance::stand_in::StandIns;
 use crate::instance::{Allocation, Docker, Millicores, Role, Spec, Volume};
 
 /// The engine's own log of a container, when it keeps one: a chatty shadow must not fill the host's disk.
@@ -65,14 +66,14 @@ pub(super) fn of(
     info: &SystemInfo,
     limits: Limits,
 ) -> ContainerCreateBody {
-    let stand_ins = |text: &str| {
-        let text = text.replace("{port}", &docker.port.to_string()).replace("{role}", spec.role.as_str());
-        data(docker).map_or(text.clone(), |data| text.replace("{data}", data))
-    };
+    let stand_ins = StandIns { port: docker.port, data: data(docker), role: spec.role };
     ContainerCreateBody {
         image: Some(docker.image.clone()),
-        cmd: docker.command.as_ref().map(|command| command.iter().map(|part| stand_ins(part)).collect()),
-        env: Some(environment(spec, docker, stand_ins)),
+        cmd: docker
+            .command
+            .as_ref()
+            .map(|command| command.iter().map(|part| stand_ins.apply(part)).collect()),
+        env: Some(environment(spec, docker, &stand_ins)),
         labels: Some(labels),
         host_config: Some(HostConfig {
             network_mode: Some(network.to_owned()),
@@ -105,11 +106,11 @@ pub(super) fn restart(by_engine: bool) -> RestartPolicy {
 }
 
 /// The operator's variables come last: a setting that says otherwise is meant.
-fn environment(spec: &Spec, docker: &Docker, stand_ins: impl Fn(&str) -> String) -> Vec<String> {
+fn environment(spec: &Spec, docker: &Docker, stand_ins: &StandIns<'_>) -> Vec<String> {
     let mut all =
         BTreeMap::from([("PORT", docker.port.to_string()), ("SEGUE_ROLE", spec.role.as_str().to_owned())]);
     all.extend(data(docker).map(|data| ("SEGUE_DATA", data.to_owned())));
-    all.extend(docker.environment.iter().map(|(name, value)| (name.as_str(), stand_ins(value))));
+    all.extend(docker.environment.iter().map(|(name, value)| (name.as_str(), stand_ins.apply(value))));
     all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 

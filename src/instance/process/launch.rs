@@ -27,7 +27,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, setsid, waitid};
 
 use super::folder::{Ended, Folder, Run};
 use super::stamp::Stamp;
-use super::stand_in::StandIns;
+use crate::instance::stand_in::StandIns;
 use crate::instance::{Process, Spec, Workload};
 
 /// The verb of the command line that leads to [`become_application`].
@@ -183,7 +183,8 @@ fn prepare(folder: &Folder) -> Result<(Spec, Process, u16), LaunchError> {
 
 fn exec(folder: &Folder, spec: &Spec, process: &Process, port: u16) -> LaunchError {
     let data = folder.data();
-    let stand_ins = StandIns { port, data: &data.to_string_lossy(), role: spec.role };
+    let place = data.to_string_lossy();
+    let stand_ins = StandIns { port, data: Some(&place), role: spec.role };
     let mut words = process.command.iter().map(|word| stand_ins.apply(word));
     let program = words.next().unwrap_or_default();
     let directory = process.directory.clone().unwrap_or_else(|| data.clone());

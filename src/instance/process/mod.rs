@@ -18,7 +18,6 @@ mod network;
 mod port;
 mod preflight;
 mod stamp;
-mod stand_in;
 mod storage;
 mod tool;
 

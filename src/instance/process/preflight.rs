@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access, statvfs};
 
 use super::group::Site;
-use super::{network, stand_in, storage};
+use super::{network, storage};
 use crate::config::ByteSize;
-use crate::instance::{Allocation, Finding, Process, Role};
+use crate::instance::{Allocation, Finding, Process, Role, stand_in};
 
 /// Of an ELF file, as far as its machine; of a script, its first line.
 const HEAD: u64 = 256;

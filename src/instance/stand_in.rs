@@ -1,13 +1,13 @@
 //! `{port}`, `{data}` and `{role}` in a command and its environment. Pure.
 
-use crate::instance::Role;
+use super::Role;
 
 /// What the stand-ins stand for.
 #[derive(Clone, Copy, Debug)]
 pub struct StandIns<'a> {
     pub port: u16,
-    /// The data directory.
-    pub data: &'a str,
+    /// The data directory; `None`: it has none, and the stand-in stays as it is.
+    pub data: Option<&'a str>,
     pub role: Role,
 }
 
@@ -25,8 +25,8 @@ impl StandIns<'_> {
             made.push_str(before);
             match name {
                 "port" => made.push_str(&self.port.to_string()),
-                "data" => made.push_str(self.data),
                 "role" => made.push_str(self.role.as_str()),
+                "data" if self.data.is_some() => made.push_str(self.data.unwrap_or_default()),
                 other => {
                     made.push('{');
                     made.push_str(other);
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    const HERE: StandIns<'_> = StandIns { port: 3000, data: "/d/{port}", role: Role::Shadow };
+    const HERE: StandIns<'_> = StandIns { port: 3000, data: Some("/d/{port}"), role: Role::Shadow };
 
     #[test]
     fn stand_ins_are_replaced_once_and_other_braces_stay() {
@@ -85,6 +85,7 @@ mod tests {
         ] {
             assert_eq!(HERE.apply(text), expected, "{text}");
         }
+        assert_eq!(StandIns { data: None, ..HERE }.apply("{data}:{port}"), "{data}:3000");
     }
 
     #[test]
