@@ -99,10 +99,11 @@ impl Session<'_> {
                 Signal::Cut => return Poll::Ready(Ok(ControlFlow::Break(self.cut()))),
             }
         }
-        if self.closing && self.connection.is_quiet() {
+        let polled = self.connection.poll_request(cx);
+        // Who has spoken by now is not closed for having been silent.
+        if self.closing && polled.is_pending() && self.connection.is_quiet() {
             return Poll::Ready(Ok(ControlFlow::Break(End::Close)));
         }
-        let polled = self.connection.poll_request(cx);
         if polled.is_pending() && !self.connection.is_quiet() {
             // A head that began to arrive while the request before it was being answered.
             self.caller.link.on_read(self.caller.worker.clock.now());
