@@ -150,6 +150,17 @@ impl ProviderError {
     }
 }
 
+impl Gravity {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::NotKnown => "not known",
+            Self::Warning => "warning",
+            Self::Fault => "fault",
+        }
+    }
+}
+
 impl Finding {
     pub fn new(gravity: Gravity, subject: &str, message: impl Into<String>) -> Self {
         let message = message.into();

@@ -21,7 +21,8 @@ pub struct Caller {
     pub link: Rc<Link>,
     pub peer: Option<IpAddr>,
     pub forwarding: Forwarding,
-    ticket: RefCell<Option<Ticket>>,
+    /// Boxed, as few connections ever have one and all would keep room for it.
+    ticket: RefCell<Option<Box<Ticket>>>,
 }
 
 impl Caller {
@@ -38,10 +39,10 @@ impl Caller {
 
     /// The connection becomes a tunnel once its `101` is out.
     pub fn promise(&self, ticket: Ticket) {
-        *self.ticket.borrow_mut() = Some(ticket);
+        *self.ticket.borrow_mut() = Some(Box::new(ticket));
     }
 
-    pub fn take_ticket(&self) -> Option<Ticket> {
+    pub fn take_ticket(&self) -> Option<Box<Ticket>> {
         self.ticket.borrow_mut().take()
     }
 }

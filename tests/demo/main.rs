@@ -33,6 +33,10 @@ fn exclusive_it_fails_nothing_tees_exactly_and_ends_on_the_shadow() {
     let configured = number("/tee/eligible") * number("/tee/configured_percent") / 100.0;
     assert!((number("/tee/teed") - configured).abs() <= 1.0, "within one request of the rate: {report:#}");
     assert_eq!(report["tee"]["skipped"]["write"], report["requests"]["writes"], "{report:#}");
+    assert_eq!(
+        (&report["dry_run"]["compatible"], &report["dry_run"]["started"]),
+        (&true.into(), &true.into())
+    );
     assert_eq!(report["pairs"]["compared"], report["tee"]["teed"], "{report:#}");
     for side in ["source", "shadow"] {
         let at = |quantile: &str| number(&format!("/latency_us/{side}/{quantile}"));

@@ -26,7 +26,7 @@ use crate::config::{
     self, Allocation, ByteSize, Endpoint, InstanceName, Millicores, Percent, Process, Run, Scheme,
     ServiceProtocol, Settings, Target, Workload,
 };
-use crate::control::{Control, MigrationError, MigrationRequest, Sockets, StartError};
+use crate::control::{Control, Depth, MigrationError, MigrationRequest, Sockets, StartError};
 use crate::instance::Provider as _;
 use crate::instance::process::ProcessProvider;
 use crate::load::{Load, LoadError, LoadSettings, audit};
@@ -191,6 +191,8 @@ async fn move_it(
     let seconds = Duration::from_secs(args.seconds);
     let source = Sample::of(control, InstanceName::Source).await?;
     let begun = Instant::now();
+    progress.say("  0.0 s  dry run");
+    let dry_run = control.try_migration(request(args, percent, folder)?, Depth::Full).await?;
     let mut migration = control.start_migration(request(args, percent, folder)?).await?;
     let mut writes_teed = 0;
     let mut phase = "";
@@ -221,7 +223,7 @@ async fn move_it(
     if status.active == InstanceName::Shadow {
         writes_teed += now.writes_teed()?;
     }
-    let report = Report::new(&load, &audit, &status, &latency, &migration, took, writes_teed);
+    let report = Report::new(&load, &audit, &status, &latency, dry_run, (&migration, took), writes_teed);
     progress.clear();
     if args.json {
         println!("{}", serde_json::to_string(&report).unwrap_or_default());

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::InstanceName;
-use crate::control::{LatencyView, MigrationView, ServiceStatus};
+use crate::control::{DryRun, LatencyView, MigrationView, ServiceStatus};
 use crate::load::{Audit, LoadReport};
 use crate::record::Summary;
 
@@ -19,6 +19,7 @@ pub struct Report {
     latency_us: Latency,
     pairs: Pairs,
     switchover: Switchover,
+    dry_run: DryRun,
     migration: Migration,
     gates: Vec<Value>,
     active: InstanceName,
@@ -98,8 +99,8 @@ impl Report {
         audit: &Audit,
         status: &ServiceStatus,
         latency: &LatencyView,
-        migration: &MigrationView,
-        took: Duration,
+        dry_run: DryRun,
+        (migration, took): (&MigrationView, Duration),
         writes_teed: u64,
     ) -> Self {
         let counts = &status.tee.counts;
@@ -150,6 +151,7 @@ impl Report {
                 mismatched: status.pairs.mismatched,
                 aborted: status.pairs.aborted,
             },
+            dry_run,
             switchover: Switchover {
                 outcome: ended.get("outcome").and_then(Value::as_str).unwrap_or("never begun").to_owned(),
                 pause_ms: ended.get("pause_ms").and_then(Value::as_f64).unwrap_or_default(),
@@ -192,7 +194,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, tee, latency_us, pairs, switchover, migration, gates, active } = self;
+        let Self { requests, tee, latency_us, pairs, switchover, dry_run, migration, gates, active } = self;
         writeln!(f, "requests    {} sent, {} failed", requests.sent, requests.failed)?;
         for failure in &requests.failures {
             writeln!(f, "            {failure}")?;
@@ -228,6 +230,14 @@ impl fmt::Display for Report {
             )?;
         }
         let enforced = if migration.enforced { "" } else { ", as advice only" };
+        writeln!(
+            f,
+            "dry run     {}",
+            if dry_run.compatible { "it could run here" } else { "it could not run here" }
+        )?;
+        for finding in &dry_run.report {
+            writeln!(f, "  {:<9} {:<12} {}", finding.gravity.as_str(), finding.subject, finding.message)?;
+        }
         writeln!(f, "migration   {} after {:.1} s", migration.phase, migration.seconds)?;
         if let Some(reason) = &migration.reason {
             writeln!(f, "            {reason}")?;

@@ -28,7 +28,7 @@ enum End {
     Close,
     /// The caller has left, or is to be left.
     Drop,
-    Tunnel(Ticket),
+    Tunnel(Box<Ticket>),
 }
 
 pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place: Place) {
@@ -56,7 +56,7 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
         End::Drop => {}
         End::Tunnel(ticket) => {
             caller.link.enter(Phase::Tunnel, worker.clock.now());
-            tunnel::run(stream, read, ticket, &caller).await;
+            tunnel::run(stream, read, *ticket, &caller).await;
         }
     }
 }
