@@ -313,6 +313,31 @@ mod tests {
                 ],
             ),
             (
+                source(&format!("provider = \"process\", command = [\"app\"], egress = [], {ALLOCATION}")),
+                &[
+                    "f:2:10: `services.web.source` has `egress`, which is for shadows only; add `keep_egress = true` to \
+                have it restricted for life",
+                ],
+            ),
+            (
+                source(&format!(
+                    "provider = \"process\", command = [\"app\"], keep_egress = true, {ALLOCATION}"
+                )),
+                &[
+                    "f:2:10: `services.web.source` has `keep_egress`, and no `egress` that it could keep; add `egress = \
+                []`",
+                ],
+            ),
+            (
+                source(&format!(
+                    "provider = \"docker\", image = \"a\", port = 80, network = \"n\", keep_egress = true, {ALLOCATION}"
+                )),
+                &[
+                    "f:2:10: `services.web.source` has both `network` and `keep_egress`; what is on a network reaches \
+                what that leads to, so drop one",
+                ],
+            ),
+            (
                 source(&format!("provider = \"podman\", {ALLOCATION}")),
                 &[
                     "f:2:23: `services.web.source.provider` must be \"process\" or \"docker\" or \"ec2\", not \"podman\"",

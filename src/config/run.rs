@@ -38,11 +38,21 @@ fn process(t: &mut Table<'_>) -> Option<Workload> {
     if command.as_ref().is_some_and(Vec::is_empty) {
         t.fault("has an empty `command`; write the program and its arguments");
     }
+    let egress = t.take("egress").map(|item| texts(&item));
+    let keep_egress = t.flag("keep_egress", false);
+    match (&egress, keep_egress) {
+        (None, true) => t.fault("has `keep_egress`, and no `egress` that it could keep; add `egress = []`"),
+        (Some(_), false) => {
+            t.fault("has `egress`, which is for shadows only; add `keep_egress = true` to have it restricted for life");
+        }
+        _ => {}
+    }
     Some(Workload::Process(Process {
         environment: environment(t),
         directory: t.take("directory").and_then(|item| item.path()),
         protocol: protocol(t),
-        egress: t.take("egress").map(|item| texts(&item)),
+        egress,
+        keep_egress,
         command: command?,
     }))
 }
@@ -51,6 +61,11 @@ fn docker(t: &mut Table<'_>) -> Option<Workload> {
     let image = t.require("image", "as in `docker run`").and_then(|item| item.text_as(forms::not_empty));
     let port =
         t.require("port", "that the application listens on").and_then(|item| item.number(&(1..=u16::MAX)));
+    let network = t.take("network").and_then(|item| item.text_as(forms::not_empty));
+    let keep_egress = t.flag("keep_egress", false);
+    if keep_egress && network.is_some() {
+        t.fault("has both `network` and `keep_egress`; what is on a network reaches what that leads to, so drop one");
+    }
     Some(Workload::Docker(Docker {
         command: t.take("command").map(|item| texts(&item)),
         environment: environment(t),
@@ -59,7 +74,8 @@ fn docker(t: &mut Table<'_>) -> Option<Workload> {
             .take("volumes")
             .map(|item| item.list(|item| item.table(volume).flatten()))
             .unwrap_or_default(),
-        network: t.take("network").and_then(|item| item.text_as(forms::not_empty)),
+        network,
+        keep_egress,
         image: image?,
         port: port?,
     }))

@@ -35,6 +35,9 @@ pub struct Process {
     /// What a shadow may reach beside Segue, as `HOST:PORT`. `None`: egress is not restricted, and said so.
     #[serde(default)]
     pub egress: Option<Vec<String>>,
+    /// The restriction holds for life, and not only until it is active.
+    #[serde(default)]
+    pub keep_egress: bool,
 }
 
 /// A container of the Docker engine.
@@ -54,9 +57,13 @@ pub struct Docker {
     pub protocol: ServiceProtocol,
     #[serde(default)]
     pub volumes: Vec<Volume>,
-    /// A network of the engine to join; default: one of the instance's own, without a way out.
+    /// A network of the engine to join; default: one of the instance's own, without a way out, and the engine's
+    /// default one too once it is active.
     #[serde(default)]
     pub network: Option<String>,
+    /// It stays without a way out for life, and not only until it is active.
+    #[serde(default)]
+    pub keep_egress: bool,
 }
 
 /// Where data lives.

@@ -44,7 +44,9 @@ pub trait Provider: Send + Sync {
 
     fn unfence<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>>;
 
-    /// It is the active one from here on: whatever brings instances back after a failure brings it back.
+    /// It is the active one from here on: whatever brings instances back after a failure brings it back, and it
+    /// reaches what an instance does that is not [confined](Spec::is_confined). Its address stays. Doing it again
+    /// changes nothing.
     fn promote<'a>(&'a self, _: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -71,6 +71,19 @@ impl From<InstanceId> for String {
     }
 }
 
+impl Spec {
+    /// Whether Segue keeps it from reaching the world. That is for shadows, whose effects would come twice; an active
+    /// instance is confined only where somebody wants it to be.
+    pub fn is_confined(&self) -> bool {
+        let (asked, for_life) = match &self.workload {
+            Workload::Process(of) => (of.egress.is_some(), of.keep_egress),
+            Workload::Docker(of) => (of.network.is_none(), of.keep_egress),
+            Workload::Ec2(_) | Workload::External(_) => return false,
+        };
+        asked && (for_life || self.role == Role::Shadow)
+    }
+}
+
 impl Role {
     pub const fn as_str(self) -> &'static str {
         match self {

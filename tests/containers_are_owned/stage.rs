@@ -62,6 +62,7 @@ impl Stage {
                 protocol: ServiceProtocol::Http,
                 volumes: Vec::new(),
                 network: None,
+                keep_egress: false,
             }),
         }
     }

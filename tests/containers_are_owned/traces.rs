@@ -4,9 +4,9 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use segue::instance::docker::DockerProvider;
-use segue::instance::{Gravity, InstanceId, Provider, ProviderError, State, Volume};
+use segue::instance::{Gravity, InstanceId, Provider, ProviderError, Role, State, Volume};
 
-use crate::stage::{Stage, container, docker, inspect, pid, workload};
+use crate::stage::{GRACE, Stage, address, answers, container, docker, inspect, pid, workload};
 
 fn volume(source: &str, target: &str) -> Volume {
     Volume { source: source.into(), target: target.into(), read_only: false }
@@ -108,6 +108,56 @@ fn a_container_reaches_nothing_but_by_a_network_that_it_was_given() {
     };
     assert_eq!((egress(&confined), egress(&free)), (Gravity::Fine, Gravity::Warning));
     stage.wait(stage.provider.destroy(&free.id)).unwrap();
+    docker(&["network", "rm", &outside]);
+}
+
+#[test]
+fn an_active_container_has_a_way_out_unless_it_is_kept_from_it() {
+    let Some(stage) = Stage::set() else { return };
+    let outside = format!("{}-outside", stage.owner);
+    docker(&["network", "create", &outside]);
+    let gateway = inspect(&outside, "{{(index .IPAM.Config 0).Gateway}}");
+    let listener = TcpListener::bind((gateway.as_str(), 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let reaches = |id: &InstanceId| {
+        let connect = format!("exec 3<>/dev/tcp/{gateway}/{port}");
+        let arguments = ["--target", &pid(id), "--net", "timeout", "5", "bash", "-c", &connect];
+        Command::new("nsenter").args(arguments).output().unwrap().status.success()
+    };
+    let mut source = stage.spec(&[]);
+    source.role = Role::Active;
+    stage.run(&source);
+    assert!(reaches(&source.id), "from its start");
+    for kept in [false, true] {
+        let mut spec = stage.spec(&[]);
+        workload(&mut spec).keep_egress = kept;
+        let at = stage.run(&spec);
+        assert!(!reaches(&spec.id), "as a shadow");
+        for _ in 0..2 {
+            // By another Segue each time, as after a kill.
+            let provider = DockerProvider::connect(&stage.owner);
+            stage.wait(provider.promote(&spec.id)).unwrap();
+        }
+        assert_eq!(reaches(&spec.id), !kept, "kept: {kept}");
+        assert_eq!(address(&stage.wait(stage.provider.start(&spec)).unwrap()), at, "its address stays");
+        assert!(answers(at));
+
+        stage.wait(stage.provider.stop(&spec.id, GRACE)).unwrap();
+        spec.role = Role::Active;
+        stage.run(&spec);
+        assert_eq!(reaches(&spec.id), !kept, "started again, kept: {kept}");
+
+        // The end of a Segue between the swap and the promotion.
+        let mut late = stage.spec(&[]);
+        workload(&mut late).keep_egress = kept;
+        stage.wait(stage.provider.create(&late)).unwrap();
+        late.role = Role::Active;
+        stage.run(&late);
+        assert_eq!(reaches(&late.id), !kept, "not promoted, kept: {kept}");
+    }
+    for id in stage.wait(stage.provider.list()).unwrap() {
+        stage.wait(stage.provider.destroy(&id)).unwrap();
+    }
     docker(&["network", "rm", &outside]);
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use segue::config::ByteSize;
-use segue::instance::{Finding, Gravity, Provider, ProviderError, Role, State, Workload};
+use segue::instance::{Finding, Gravity, Provider, ProviderError, Role, Spec, State, Workload};
 
 use crate::stage::{
     Home, SEGUE, address, allocation, answers, id, is_alive, origin, script, spec, with_argument,
@@ -520,6 +520,58 @@ fn a_shadow_reaches_what_is_allowed_and_nothing_else() {
     for name in ["namespace", "interface", "chain"] {
         let name = network[name].as_str().unwrap();
         assert!(!left.contains(name), "{name} is left: {left}");
+    }
+}
+
+#[test]
+fn an_active_instance_reaches_everything_unless_it_is_kept_from_it() {
+    let Some(machine) = outward() else {
+        eprintln!("SKIPPED: needs a network beside the loopback");
+        return;
+    };
+    let outside = TcpListener::bind((machine, 0)).unwrap();
+    let port = outside.local_addr().unwrap().port();
+    for (kept, after) in [(false, "reached"), (true, "refused")] {
+        let mut home = Home::new();
+        // It tries as it starts, and whenever it is told to by a file.
+        let lines = format!(
+            "try() {{ if timeout 2 bash -c 'exec 3<>/dev/tcp/{machine}/{port}' 2>/dev/null; then echo $1 reached; else echo $1 refused; fi; }}\n\
+             try start-$SEGUE_ROLE; {{ until [ -e again ]; do sleep 0.02; done; try promoted; }} &"
+        );
+        let mut web = script("web", &lines);
+        let Workload::Process(process) = &mut web.workload else { unreachable!() };
+        (process.egress, process.keep_egress) = (Some(Vec::new()), kept);
+        let findings = home.wait(home.provider.preflight(&web));
+        let egress = findings.into_iter().find(|finding| finding.subject == "egress");
+        if let Some(Finding { gravity: Gravity::Fault, message, .. }) = egress {
+            eprintln!("SKIPPED: {message}");
+            return;
+        }
+        let said = |home: &Home, what: &str| {
+            until(what, || {
+                let told = home.wait(home.provider.tail(&web.id));
+                let line = told.lines().find(|line| line.starts_with(what)).map(str::to_owned);
+                line.filter(|line| line.split(' ').count() == 2)
+            })
+        };
+        let at = home.run(&web);
+        assert_eq!(said(&home, "start-shadow"), "start-shadow refused");
+        for _ in 0..2 {
+            home.wait(home.provider.promote(&web.id)).unwrap();
+            // As by the next Segue, after this one was killed.
+            home.reopen();
+        }
+        assert!(answers(at), "its address stays");
+        fs::write(home.folder.join("web/data/again"), "").unwrap();
+        assert_eq!(said(&home, "promoted"), format!("promoted {after}"), "kept: {kept}");
+
+        home.wait(home.provider.stop(&web.id, GRACE)).unwrap();
+        home.reopen();
+        let active = Spec { role: Role::Active, ..web.clone() };
+        let at = address(&home.wait(home.provider.start(&active)).unwrap());
+        until("it to answer where it is now", || answers(at).then_some(()));
+        assert_eq!(said(&home, "start-active"), format!("start-active {after}"), "kept: {kept}");
+        assert_eq!(at.ip().is_loopback(), !kept, "{at}");
     }
 }
 

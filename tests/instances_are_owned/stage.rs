@@ -122,6 +122,7 @@ pub fn spec(name: &str, command: &[&str]) -> Spec {
         directory: None,
         protocol: ServiceProtocol::Http,
         egress: None,
+        keep_egress: false,
     };
     Spec {
         id: id(name),

@@ -92,6 +92,7 @@ fn what_nobody_knows_any_more_is_gone_after_the_next_start() {
         protocol: ServiceProtocol::Http,
         // A network of its own.
         egress: Some(Vec::new()),
+        keep_egress: false,
     });
     let allocation =
         Allocation { cpu: Millicores(250), memory: ByteSize::mib(64), storage: ByteSize::mib(32) };

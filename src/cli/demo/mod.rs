@@ -262,6 +262,7 @@ fn sample(folder: &Folder) -> Result<Process, DemoError> {
         directory: None,
         protocol: ServiceProtocol::Http,
         egress: None,
+        keep_egress: false,
     })
 }
 

@@ -174,6 +174,7 @@ mod tests {
             protocol: ServiceProtocol::Http,
             volumes: vec![volume("/etc/app", "/etc/app", true), volume("data", "/var/lib/app", false)],
             network: None,
+            keep_egress: false,
         }
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bollard::Docker as Client;
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerUpdateBody, RestartPolicyNameEnum,
+    ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerUpdateBody, EndpointSettings,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{LogsOptions, RenameContainerOptions, StopContainerOptions};
 use futures_util::StreamExt;
@@ -30,6 +31,10 @@ impl DockerProvider {
         if !found.is_alive() {
             if found.stopped {
                 self.rename(&client, &spec.id, &found, name(&spec.id)).await?;
+            }
+            if !spec.is_confined() {
+                // It became active and nobody came to say so to the engine.
+                self.let_out(&client, &spec.id, &found).await?;
             }
             self.ask(&spec.id, client.start_container(&found.key, None)).await?;
             found = self.find(&client, &spec.id).await?;
@@ -227,6 +232,12 @@ impl Found {
         self.seen.config.as_ref()?.labels.as_ref()?.get(label).map(String::as_str)
     }
 
+    /// Whether it is on the network of this name.
+    pub fn is_on(&self, network: &str) -> bool {
+        let networks = self.seen.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        networks.is_some_and(|networks| networks.contains_key(network))
+    }
+
     /// Whether the engine starts it again by itself.
     fn is_restarted(&self) -> bool {
         let policy = self.seen.host_config.as_ref().and_then(|config| config.restart_policy.as_ref());
@@ -241,7 +252,14 @@ fn address(seen: &ContainerInspectResponse) -> Option<IpAddr> {
         return Some(Ipv4Addr::LOCALHOST.into());
     }
     let networks = seen.network_settings.as_ref()?.networks.as_ref()?;
-    networks.values().find_map(|endpoint| {
+    // By the network that it was made with, which others may have come beside.
+    let first = |(name, endpoint): (&String, &EndpointSettings)| {
+        let made_with = seen.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
+        made_with.is_some() && [Some(name.as_str()), endpoint.network_id.as_deref()].contains(&made_with)
+    };
+    let mut endpoints: Vec<_> = networks.iter().collect();
+    endpoints.sort_by_key(|of| !first(*of));
+    endpoints.into_iter().find_map(|(_, endpoint)| {
         let addresses = [endpoint.ip_address.as_deref(), endpoint.global_ipv6_address.as_deref()];
         addresses.into_iter().flatten().find_map(|text| text.parse().ok())
     })

@@ -7,7 +7,7 @@ use bollard::query_parameters::CreateContainerOptions;
 
 use super::body::{self, Limits};
 use super::engine::Failure;
-use super::{DockerProvider, name, workload};
+use super::{DockerProvider, name, network, workload};
 use crate::instance::{Docker, ProviderError, Spec};
 
 impl DockerProvider {
@@ -20,7 +20,8 @@ impl DockerProvider {
         let info = self.ask(&spec.id, client.info()).await?;
         let network = match &docker.network {
             Some(network) => network.clone(),
-            None => self.own_network(&client, spec).await?,
+            None if spec.is_confined() => self.own_network(&client, spec).await?,
+            None => network::DEFAULT.to_owned(),
         };
         self.make_volumes(&client, spec, docker).await?;
         self.make_container(&client, spec, docker, &network, &info).await

@@ -7,6 +7,8 @@
 //! network segue-ID ── container segue-ID ── volumes       all with  segue.owner = OWNER
 //! (no way out)        segue-ID.stopped                              segue.instance = ID
 //!                     once it was told to stop
+//!                        │
+//!                     the engine's default network, once it is active
 //! ```
 //!
 //! The engine tells no difference between a container that ended and one that was stopped, and labels cannot
@@ -48,6 +50,8 @@ const OWNER: &str = "segue.owner";
 const INSTANCE: &str = "segue.instance";
 const SERVICE: &str = "segue.service";
 const ROLE: &str = "segue.role";
+/// What has it stays confined when it becomes active.
+const KEPT: &str = "segue.keep_egress";
 
 /// Runs instances as containers of one engine.
 #[derive(Debug)]
@@ -128,7 +132,12 @@ impl DockerProvider {
             (SERVICE, &spec.service),
             (ROLE, spec.role.as_str()),
         ];
-        pairs.into_iter().map(|(label, value)| (label.to_owned(), value.to_owned())).collect()
+        let kept = matches!(&spec.workload, Workload::Docker(docker) if docker.keep_egress);
+        pairs
+            .into_iter()
+            .chain(kept.then_some((KEPT, "true")))
+            .map(|(label, value)| (label.to_owned(), value.to_owned()))
+            .collect()
     }
 }
 
@@ -180,13 +189,14 @@ impl Provider for DockerProvider {
         Box::pin(self.thaw(id))
     }
 
-    /// From now on the engine brings it back after it crashed, and after the engine itself restarted;
-    /// [`fence`](Provider::fence) takes it back.
+    /// From now on the engine brings it back after it crashed, and after the engine itself restarted, which
+    /// [`fence`](Provider::fence) takes back; and it has a way out.
     fn promote<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
         Box::pin(async {
             let client = self.client()?;
             let found = self.find(&client, id).await?;
-            self.restart_by_engine(&client, id, &found, true).await
+            self.restart_by_engine(&client, id, &found, true).await?;
+            self.let_out(&client, id, &found).await
         })
     }
 

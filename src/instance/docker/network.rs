@@ -1,4 +1,5 @@
-//! An instance's own network: this host reaches it, and it reaches nothing.
+//! An instance's own network: this host reaches it, and it reaches nothing until it is active. Then it joins the
+//! engine's default network as well, which is how it keeps its address.
 //!
 //! That the engine calls a network internal is not enough. Engine 20.10, for one, keeps the default route and leaves
 //! the rest to the host's firewall, which does not hold for the host's own addresses, and not at all where the
@@ -10,11 +11,16 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use bollard::Docker as Client;
-use bollard::models::{Ipam, IpamConfig, Network, NetworkCreateRequest};
+use bollard::models::{
+    EndpointSettings, Ipam, IpamConfig, Network, NetworkConnectRequest, NetworkCreateRequest,
+};
 use bollard::query_parameters::ListNetworksOptions;
 
-use super::{DockerProvider, name};
-use crate::instance::{ProviderError, Spec};
+use super::{DockerProvider, Found, KEPT, name};
+use crate::instance::{InstanceId, ProviderError, Spec};
+
+/// What the engine calls the network of containers that name none.
+pub(super) const DEFAULT: &str = "bridge";
 
 /// The engine's name for an address that containers have as their gateway instead of the bridge.
 const GATEWAY: &str = "DefaultGatewayIPv4";
@@ -51,6 +57,33 @@ impl DockerProvider {
         }
         let silent = || super::Failure::Silent("networks that were made are not found; try again".to_owned());
         Err(lost.unwrap_or_else(silent).about(&spec.id))
+    }
+
+    /// Gives a container a way out, beside the network of its own; one that has another already is left as it is.
+    pub(super) async fn let_out(
+        &self,
+        client: &Client,
+        id: &InstanceId,
+        found: &Found,
+    ) -> Result<(), ProviderError> {
+        if !found.is_on(&name(id)) || found.is_on(DEFAULT) || found.label(KEPT).is_some() {
+            return Ok(());
+        }
+        let wanted = NetworkConnectRequest {
+            container: found.key.clone(),
+            // Of two networks, this is the one whose gateway counts.
+            endpoint_config: Some(EndpointSettings { gw_priority: Some(1), ..EndpointSettings::default() }),
+        };
+        match self.engine.ask(client.connect_network(DEFAULT, wanted)).await {
+            Err(failure) if failure.is_absence() => Err(ProviderError::Refused {
+                id: id.clone(),
+                message: format!(
+                    "the engine has no network `{DEFAULT}`, so that it cannot be let out; connect it to another with \
+                     `docker network connect`, and name that as `network` next time"
+                ),
+            }),
+            joined => joined.map_err(|failure| failure.about(id)),
+        }
     }
 
     async fn own_networks(&self, client: &Client, spec: &Spec) -> Result<Vec<Network>, ProviderError> {

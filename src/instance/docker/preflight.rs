@@ -6,6 +6,7 @@ use bollard::Docker as Client;
 use bollard::models::{ImageInspect, SystemInfo};
 
 use super::body::{self, Limits};
+use super::network::DEFAULT;
 use super::{DockerProvider, name, workload};
 use crate::config::ByteSize;
 use crate::instance::Gravity::{Fault, Fine, Warning};
@@ -35,7 +36,7 @@ impl DockerProvider {
         };
         let mut findings = vec![engine(&info)];
         findings.extend(self.image(&client, docker, &info).await);
-        findings.push(self.network(&client, docker).await);
+        findings.extend(self.network(&client, spec, docker).await);
         for volume in &docker.volumes {
             findings.push(self.volume(&client, volume).await);
         }
@@ -55,15 +56,37 @@ impl DockerProvider {
         }
     }
 
-    async fn network(&self, client: &Client, docker: &Docker) -> Finding {
-        let of = |gravity: Gravity, message: String| Finding::new(gravity, "network", message);
-        let Some(wanted) = &docker.network else {
-            return of(
-                Fine,
-                "a network of its own without a way out; only what listens on every address of this host stays in reach"
-                    .to_owned(),
-            );
+    async fn network(&self, client: &Client, spec: &Spec, docker: &Docker) -> Vec<Finding> {
+        let own = spec.is_confined().then(|| {
+            let message = "a network of its own without a way out; only what listens on every address of this host \
+                           stays in reach";
+            Finding::fine("network", message)
+        });
+        let joins = match &docker.network {
+            Some(named) => Some(self.joins(client, named).await),
+            None if docker.keep_egress => None,
+            None => Some(self.joins_default(client).await),
         };
+        own.into_iter().chain(joins).collect()
+    }
+
+    /// What it joins once it is active.
+    async fn joins_default(&self, client: &Client) -> Finding {
+        match self.engine.ask(client.inspect_network(DEFAULT, None)).await {
+            Ok(_) => Finding::fine("network", format!("once active it is on the network `{DEFAULT}`")),
+            Err(failure) if failure.is_absence() => Finding::fault(
+                "network",
+                format!(
+                    "the engine has no network `{DEFAULT}`, by which it would reach the world once active; name a \
+                     `network`, or set `keep_egress`"
+                ),
+            ),
+            Err(failure) => Finding::fault("network", failure.into_message()),
+        }
+    }
+
+    async fn joins(&self, client: &Client, wanted: &str) -> Finding {
+        let of = |gravity: Gravity, message: String| Finding::new(gravity, "network", message);
         match self.engine.ask(client.inspect_network(wanted, None)).await {
             Ok(network) if network.internal == Some(true) => {
                 of(Fine, format!("the network `{wanted}` has no way out"))
@@ -243,6 +266,7 @@ mod tests {
             protocol: ServiceProtocol::Http,
             volumes: Vec::new(),
             network: None,
+            keep_egress: false,
         }
     }
 

@@ -13,8 +13,8 @@ use super::network::{self, Network};
 use super::{ProcessProvider, ending, launch, logs, port, preflight, storage};
 use crate::config::{Endpoint, Scheme, Target};
 use crate::instance::{
-    Allocation, Finding, InstanceId, Process, ProviderError, Resized, Running, ServiceProtocol, Sight, Spec,
-    State, Usage, Workload,
+    Allocation, Finding, InstanceId, Process, ProviderError, Resized, Role, Running, ServiceProtocol, Sight,
+    Spec, State, Usage, Workload,
 };
 
 /// How long a child that has ended may stay unnoticed by the thread that waits for it.
@@ -70,7 +70,7 @@ impl ProcessProvider {
     /// A network of its own if what it may reach is restricted, of an instance in which nothing runs.
     async fn ready_network(&self, folder: &Folder, spec: &Spec, port: u16) -> io::Result<()> {
         let Workload::Process(Process { egress, .. }) = &spec.workload else { return Ok(()) };
-        let (folder, egress) = (folder.clone(), egress.clone());
+        let (folder, egress) = (folder.clone(), egress.clone().filter(|_| spec.is_confined()));
         let unique = self.unique(&spec.id);
         blocking(move || {
             let earlier = folder.network()?;
@@ -236,6 +236,16 @@ impl ProcessProvider {
             Ok(usage)
         });
         looked.await.map_err(failed(id, "read the usage"))
+    }
+
+    pub(super) async fn promote_now(&self, id: &InstanceId) -> Result<(), ProviderError> {
+        let (folder, spec) = self.made(id)?;
+        if (Spec { role: Role::Active, ..spec }).is_confined() {
+            return Ok(());
+        }
+        let network = folder.network().map_err(failed(id, "read the folder"))?;
+        let opened = blocking(move || network.map_or(Ok(()), |network| network.open())).await;
+        opened.map_err(failed(id, "open the network"))
     }
 
     pub(super) async fn destroy_now(&self, id: &InstanceId) -> Result<(), ProviderError> {

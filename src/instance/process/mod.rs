@@ -162,6 +162,14 @@ impl Provider for ProcessProvider {
         })
     }
 
+    /// From now on its network lets it out.
+    fn promote<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
+        Box::pin(async move {
+            let _turn = self.turn(id).await;
+            self.promote_now(id).await
+        })
+    }
+
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> BoxFuture<'a, Result<(), ProviderError>> {
         Box::pin(async move {
             let _turn = self.turn(id).await;

@@ -1,4 +1,4 @@
-//! What a shadow may reach: a network namespace of its own, joined to this machine by one cable (a veth pair), and a
+//! What a shadow may reach, until it is active: a network namespace of its own, joined to this machine by one cable (a veth pair), and a
 //! filter on the machine's end of it.
 //!
 //! ```text
@@ -156,6 +156,21 @@ impl Network {
             ip(&["-n", namespace, "route", "add", "default", "via", &self.machine.to_string()])?;
         }
         Ok(())
+    }
+
+    /// Lets everything out from here on; what runs in it goes on. What listens on this machine's loopback alone stays out of
+    /// reach, and so does IPv6.
+    pub fn open(&self) -> io::Result<()> {
+        if !self.place().exists() {
+            // Gone with a reboot; whoever starts the instance makes what it needs.
+            return Ok(());
+        }
+        let everything = [self.chain.as_str(), "-j", "ACCEPT"];
+        if filter(&[&["-C"], &everything[..]].concat()).is_err() {
+            filter(&[&["-I"], &everything[..]].concat())?;
+        }
+        let machine = self.machine.to_string();
+        ip(&["-n", &self.namespace, "route", "replace", "default", "via", &machine])
     }
 
     /// Moves the calling thread into it.

@@ -246,6 +246,11 @@ fn available_memory() -> Option<ByteSize> {
 
 fn egress(process: &Process, role: Role) -> Finding {
     let Some(list) = &process.egress else {
+        if process.keep_egress {
+            let message =
+                "`keep_egress` keeps what `egress` lists, and there is none; add `egress = []`, or drop it";
+            return Finding::fault("egress", message);
+        }
         return match role {
             Role::Shadow => Finding::warning(
                 "egress",
@@ -263,13 +268,19 @@ fn egress(process: &Process, role: Role) -> Finding {
     }
     match network::allowed(list) {
         Err(error) => Finding::fault("egress", error.to_string()),
-        Ok(allowed) if !allowed.is_empty() && !network::forwards() => Finding::warning(
-            "egress",
-            "this machine forwards no packets, so the shadow reaches only what is allowed of the machine itself; \
-             `sysctl -w net.ipv4.ip_forward=1` lets it reach the rest",
-        ),
+        Ok(allowed) if (!allowed.is_empty() || !process.keep_egress) && !network::forwards() => {
+            Finding::warning(
+                "egress",
+                "this machine forwards no packets, so the instance reaches the machine itself at most, until it is \
+                 started again as the active one; `sysctl -w net.ipv4.ip_forward=1` lets it reach the rest",
+            )
+        }
         Ok(allowed) => {
-            Finding::fine("egress", format!("it reaches Segue and {} allowed addresses", allowed.len()))
+            let until = if process.keep_egress { "for life" } else { "until it is active" };
+            Finding::fine(
+                "egress",
+                format!("it reaches Segue and {} allowed addresses, {until}", allowed.len()),
+            )
         }
     }
 }
@@ -286,6 +297,7 @@ mod tests {
             directory: None,
             protocol: ServiceProtocol::Http,
             egress: None,
+            keep_egress: false,
         }
     }
 

@@ -115,6 +115,7 @@ fn spec(program: &str, environment: &[&str]) -> Spec {
         directory: None,
         protocol: ServiceProtocol::Http,
         egress: None,
+        keep_egress: false,
     });
     let id = InstanceId::new("s-web-1").unwrap();
     let allocation = outcome(ready(), None, "").granted;
