@@ -28,4 +28,20 @@ mod tests {
         assert!(is_open(&windows, 20 * 3600) && is_open(&windows, 34 * 3600));
         assert_eq!(next_opening(&windows, 21 * 3600), 34 * 3600);
     }
+
+    #[test]
+    fn a_clock_that_is_set_only_changes_when_the_next_opening_is() {
+        let windows: Vec<Window> =
+            ["Mon-Fri 02:00-04:30", "Sat 22:00-02:00"].iter().map(|text| text.parse().unwrap()).collect();
+        // A Tuesday at 3 in 2026, an hour off, 1970, 2100 and no time at all.
+        let now = 20_598 * 86_400 + 3 * 3600;
+        for at in [now, now - 3600, now + 3600, 0, 4_102_444_800] {
+            let opening = next_opening(&windows, at);
+            assert!(opening >= at && opening - at < 3 * 86_400, "{at}");
+            assert!(is_open(&windows, opening), "{at}");
+            assert_eq!(is_open(&windows, at), opening == at);
+        }
+        assert!(is_open(&windows, now) && is_open(&windows, now + 3600) && is_open(&windows, now - 3600));
+        assert!(next_opening(&windows, u64::MAX) >= u64::MAX - 3 * 86_400);
+    }
 }

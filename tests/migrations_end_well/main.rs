@@ -4,6 +4,7 @@
 
 mod bypass;
 mod cli;
+mod clock;
 mod counted;
 mod crash;
 mod deaths;

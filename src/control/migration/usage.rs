@@ -21,8 +21,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const SAMPLE_EVERY: u64 = 10;
 /// What becomes one row.
 const STRETCH: Duration = Duration::from_mins(1);
-/// What an average is taken over: a day has all hours in it.
-const DAY_MILLIS: u64 = 24 * 3_600_000;
+/// What an average is taken over: a day of stretches has all hours in it. Counted, as clocks are set.
+const DAY: usize = 24 * 60;
 
 /// Samples, and starts again what has ended, until the process does.
 pub(super) async fn follow(control: Weak<Control>) {
@@ -114,11 +114,48 @@ impl Control {
 
     /// What an instance has used over the last day; `None` while nothing is known.
     pub(super) async fn used(&self, spec: &Spec) -> Result<Option<Used>, StoreError> {
-        let rows = self.store().usage(spec.id.as_str(), unix_millis().saturating_sub(DAY_MILLIS)).await?;
-        let minutes: Vec<Minute> =
-            rows.into_iter().filter_map(|row| serde_json::from_value(row.record).ok()).collect();
-        // The first minute has the start in it.
-        let start_up = minutes.first().and_then(|minute| minute.memory_peak).unwrap_or(0);
-        Ok(average(&minutes, start_up))
+        Ok(summary(self.store().usage(spec.id.as_str(), DAY).await?))
+    }
+}
+
+/// Of rows in the order in which they were added.
+fn summary(rows: Vec<UsageRow>) -> Option<Used> {
+    let minutes: Vec<Minute> =
+        rows.into_iter().filter_map(|row| serde_json::from_value(row.record).ok()).collect();
+    // The first minute has the start in it.
+    let start_up = minutes.first().and_then(|minute| minute.memory_peak).unwrap_or(0);
+    average(&minutes, start_up)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ByteSize, Millicores};
+    use crate::store::Store;
+
+    /// 2026, 2100 and 1970, in Unix time in milliseconds.
+    const NOW: u64 = 1_780_000_000_000;
+    const FAR: u64 = 4_102_444_800_000;
+
+    /// One that took 900 bytes to start and 100 since then, minute by minute at `times`.
+    async fn used(times: impl IntoIterator<Item = u64>) -> Option<Used> {
+        let store = Store::in_memory().unwrap();
+        for (n, at) in times.into_iter().enumerate() {
+            let peak = if n == 0 { 900 } else { 100 };
+            let minute = Minute { cpu: Some(250), memory: Some(100), memory_peak: Some(peak), storage: None };
+            store.add_usage("web", "a", UsageRow { at, record: json!(minute) }).await.unwrap();
+        }
+        summary(store.usage("a", DAY).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_changes_neither_the_average_nor_the_peak_of_the_start() {
+        let expected =
+            Some(Used { cpu: Millicores(250), memory: ByteSize(100), start_up_memory: ByteSize(900) });
+        let hour = 3_600_000;
+        for step in [NOW - hour, NOW + hour, 0, FAR] {
+            assert_eq!(used([NOW, step]).await, expected, "{step}");
+            assert_eq!(used([NOW, step, NOW + 60_000]).await, expected, "{step} and back");
+        }
     }
 }
