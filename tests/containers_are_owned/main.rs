@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test fails
 
 mod allocations;
+mod crash;
 mod dry_run;
 mod engines;
 mod lives;
 mod migration;
+mod moving;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
