@@ -74,8 +74,8 @@ fn a_shadow_that_answers_wrongly_is_refused_with_its_numbers() {
 }
 
 #[test]
-fn a_shadow_that_is_much_slower_is_refused() {
-    let stage = Stage::with(&[], "", &["--latency", "const:2ms"]);
+fn a_shadow_that_is_three_times_slower_is_refused() {
+    let stage = Stage::with(&[], "", &["--latency", "const:20ms"]);
     let load = stage.load(200.0);
     let id = stage.start(&stage.request(&["--latency", "const:60ms"]));
     let view = stage.until_phase(id, "failed");
