@@ -113,6 +113,9 @@ pub struct Baseline {
     pub answers: u64,
     /// 5xx, and none at all.
     pub failed: u64,
+    /// 0 = not known: it was written before there was such a number.
+    #[serde(default)]
+    pub p90_us: u64,
     pub p99_us: u64,
 }
 

@@ -80,27 +80,47 @@ fn what_another_segue_or_a_person_has_is_left_alone() {
     assert_eq!(stage.state(&spec.id), State::Running, "untouched");
 }
 
+/// Somebody who listens on a network that is no instance's own.
+struct Outside {
+    network: String,
+    listener: TcpListener,
+}
+
+impl Outside {
+    fn of(stage: &Stage) -> Self {
+        let network = format!("{}-outside", stage.owner);
+        docker(&["network", "create", &network]);
+        // Its gateway is an address of this host.
+        let gateway = inspect(&network, "{{(index .IPAM.Config 0).Gateway}}");
+        Self { network, listener: TcpListener::bind((gateway.as_str(), 0)).unwrap() }
+    }
+
+    /// Whether the container can connect.
+    fn reaches(&self, id: &InstanceId) -> bool {
+        let address = self.listener.local_addr().unwrap();
+        let connect = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
+        let arguments = ["--target", &pid(id), "--net", "timeout", "5", "bash", "-c", &connect];
+        Command::new("nsenter").args(arguments).output().unwrap().status.success()
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["network", "rm", &self.network]).output();
+    }
+}
+
 #[test]
 fn a_container_reaches_nothing_but_by_a_network_that_it_was_given() {
     let Some(stage) = Stage::set() else { return };
-    // Its gateway is an address of this host, and not one of the instance's own network.
-    let outside = format!("{}-outside", stage.owner);
-    docker(&["network", "create", &outside]);
-    let gateway = inspect(&outside, "{{(index .IPAM.Config 0).Gateway}}");
-    let listener = TcpListener::bind((gateway.as_str(), 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let reaches = |id: &InstanceId| {
-        let connect = format!("exec 3<>/dev/tcp/{gateway}/{port}");
-        let arguments = ["--target", &pid(id), "--net", "timeout", "5", "bash", "-c", &connect];
-        Command::new("nsenter").args(arguments).output().unwrap().status.success()
-    };
+    let outside = Outside::of(&stage);
     let confined = stage.spec(&[]);
     stage.run(&confined);
     let mut free = stage.spec(&[]);
-    workload(&mut free).network = Some(outside.clone());
+    workload(&mut free).network = Some(outside.network.clone());
     stage.run(&free);
-    assert!(!reaches(&confined.id));
-    assert!(reaches(&free.id), "the test can tell");
+    assert!(!outside.reaches(&confined.id));
+    assert!(outside.reaches(&free.id), "the test can tell");
 
     let egress = |spec| {
         let findings = stage.wait(stage.provider.preflight(spec));
@@ -108,44 +128,34 @@ fn a_container_reaches_nothing_but_by_a_network_that_it_was_given() {
     };
     assert_eq!((egress(&confined), egress(&free)), (Gravity::Fine, Gravity::Warning));
     stage.wait(stage.provider.destroy(&free.id)).unwrap();
-    docker(&["network", "rm", &outside]);
 }
 
 #[test]
 fn an_active_container_has_a_way_out_unless_it_is_kept_from_it() {
     let Some(stage) = Stage::set() else { return };
-    let outside = format!("{}-outside", stage.owner);
-    docker(&["network", "create", &outside]);
-    let gateway = inspect(&outside, "{{(index .IPAM.Config 0).Gateway}}");
-    let listener = TcpListener::bind((gateway.as_str(), 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let reaches = |id: &InstanceId| {
-        let connect = format!("exec 3<>/dev/tcp/{gateway}/{port}");
-        let arguments = ["--target", &pid(id), "--net", "timeout", "5", "bash", "-c", &connect];
-        Command::new("nsenter").args(arguments).output().unwrap().status.success()
-    };
+    let outside = Outside::of(&stage);
     let mut source = stage.spec(&[]);
     source.role = Role::Active;
     stage.run(&source);
-    assert!(reaches(&source.id), "from its start");
+    assert!(outside.reaches(&source.id), "from its start");
     for kept in [false, true] {
         let mut spec = stage.spec(&[]);
         workload(&mut spec).keep_egress = kept;
         let at = stage.run(&spec);
-        assert!(!reaches(&spec.id), "as a shadow");
+        assert!(!outside.reaches(&spec.id), "as a shadow");
         for _ in 0..2 {
             // By another Segue each time, as after a kill.
             let provider = DockerProvider::connect(&stage.owner);
             stage.wait(provider.promote(&spec.id)).unwrap();
         }
-        assert_eq!(reaches(&spec.id), !kept, "kept: {kept}");
+        assert_eq!(outside.reaches(&spec.id), !kept, "kept: {kept}");
         assert_eq!(address(&stage.wait(stage.provider.start(&spec)).unwrap()), at, "its address stays");
         assert!(answers(at));
 
         stage.wait(stage.provider.stop(&spec.id, GRACE)).unwrap();
         spec.role = Role::Active;
         stage.run(&spec);
-        assert_eq!(reaches(&spec.id), !kept, "started again, kept: {kept}");
+        assert_eq!(outside.reaches(&spec.id), !kept, "started again, kept: {kept}");
 
         // The end of a Segue between the swap and the promotion.
         let mut late = stage.spec(&[]);
@@ -153,12 +163,11 @@ fn an_active_container_has_a_way_out_unless_it_is_kept_from_it() {
         stage.wait(stage.provider.create(&late)).unwrap();
         late.role = Role::Active;
         stage.run(&late);
-        assert_eq!(reaches(&late.id), !kept, "not promoted, kept: {kept}");
+        assert_eq!(outside.reaches(&late.id), !kept, "not promoted, kept: {kept}");
     }
     for id in stage.wait(stage.provider.list()).unwrap() {
         stage.wait(stage.provider.destroy(&id)).unwrap();
     }
-    docker(&["network", "rm", &outside]);
 }
 
 #[test]

@@ -38,7 +38,12 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    // Not of those that the kernel gives to connections going out, nor of those that Segue gives to instances: either
+    // could take it before it is listened on.
+    until("a free port", || {
+        let port = fastrand::u16(10_000..20_000);
+        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    })
 }
 
 /// A Segue process; killed when dropped.

@@ -21,9 +21,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Answers without which nothing is rolled back for its share of failures or its latency.
 const LEAST_FAILURES: u64 = 20;
 const LEAST_ANSWERS: u64 = 200;
+/// For its p99: one stall holds up as many answers as there are connections, and that may be more than 1 % of fewer.
+const LEAST_ANSWERS_P99: u64 = 2_000;
 /// Of failures beyond the source's own share.
 const WORSE_BY: f64 = 0.02;
-/// The p99 of the new side may be this much of the source's, …
+/// A quantile of the new side's may be this much of the source's, …
 const SLOWER: u64 = 3;
 /// … or this much more, whichever is larger: below it nobody notices.
 const SLOWER_US: u64 = 50_000;
@@ -161,8 +163,17 @@ impl Control {
         let statuses = all.statuses_since_mark(Side::Source, way);
         let good = statuses.success + statuses.redirection + statuses.client_error + statuses.other;
         let failed = statuses.server_error + statuses.none;
-        let p99_us = all.since_mark(Side::Source, way, Clock::LastByte).p99;
-        Baseline { answers: good + failed, failed, p99_us }
+        let times = all.since_mark(Side::Source, way, Clock::LastByte);
+        Baseline { answers: good + failed, failed, p90_us: times.p90, p99_us: times.p99 }
+    }
+
+    /// How long callers of `active` have to wait, since the last mark.
+    fn waits(&self, service: &str, active: InstanceName) -> Quantiles {
+        let mut totals = self.totals();
+        let all = &totals.of(&service.into()).latency;
+        let way = direction(active);
+        let count = all.since_mark(Side::Source, way, Clock::LastByte).count;
+        Quantiles::of(count, |at| all.quantile_since_mark(Side::Source, way, Clock::LastByte, at))
     }
 
     /// Why the new side is worse for its callers than the source was.
@@ -187,12 +198,20 @@ impl Control {
             // Nobody asks, so silence says nothing.
             progress.at = Instant::now();
         }
-        let most = (before.p99_us * SLOWER).max(before.p99_us + SLOWER_US);
-        if now.answers >= LEAST_ANSWERS && before.answers >= LEAST_ANSWERS && now.p99_us > most {
-            let (now, before) = (now.p99_us / 1000, before.p99_us / 1000);
-            return Some(format!(
-                "the p99 of callers' answers is {now} ms, and was {before} ms before the switch"
-            ));
+        let waits = self.waits(&record.spec.service, record.slot);
+        let comparable = before.answers >= LEAST_ANSWERS;
+        let quantiles = [
+            ("p90", LEAST_ANSWERS, waits.p90, before.p90_us),
+            ("p99", LEAST_ANSWERS_P99, waits.p99, before.p99_us),
+        ];
+        for (name, least, now, before) in quantiles {
+            let most = (before * SLOWER).max(before + SLOWER_US);
+            if comparable && waits.count >= least && before > 0 && now.low > Duration::from_micros(most) {
+                let (now, before) = (now.seen.as_millis(), before / 1000);
+                return Some(format!(
+                    "the {name} of callers' answers is {now} ms, and was {before} ms before the switch"
+                ));
+            }
         }
         None
     }

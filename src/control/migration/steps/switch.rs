@@ -120,15 +120,16 @@ impl Work<'_> {
     async fn promoted(&self, record: &mut Record) -> Result {
         let allocation = record.granted.map_or(record.spec.allocation, |granted| granted.to);
         let spec = Spec { role: Role::Active, allocation, ..record.spec.clone() };
-        let provider = self.provider(record)?;
-        if let Err(error) = again(|| provider.promote(&record.spec.id)).await {
-            tracing::warn!(%error, migration = self.id, "the provider was not told that its instance is active");
-        }
-        // The swap is made, so that nothing may be undone for want of this.
+        // The swap is made, so that nothing may be undone for want of this. Before the provider is told: one that dies
+        // in between is started again as what it is now.
         while let Err(Stop(_, why)) =
             self.fill(record, record.slot, &endpoints(record), Some(spec.clone())).await
         {
             self.look_again(why).await;
+        }
+        let provider = self.provider(record)?;
+        if let Err(error) = again(|| provider.promote(&record.spec.id)).await {
+            tracing::warn!(%error, migration = self.id, "the provider was not told that its instance is active");
         }
         Ok(())
     }
