@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
@@ -29,6 +29,7 @@ use self::request::{Stuck, Upload};
 use super::head::{self, HeadError, Length, Progress, Signs};
 use super::incoming::Decoder;
 use super::outgoing::Writer;
+use super::reply::{Headers, Reply};
 use super::wire::Wire;
 use crate::net::Stream;
 
@@ -153,7 +154,7 @@ impl Connection {
         request: Request<B>,
         added: Added<'_>,
         informed: impl Fn(StatusCode),
-    ) -> Result<Response<Body>, Unanswered<B>>
+    ) -> Result<Reply<Body>, Unanswered<B>>
     where
         B: http_body::Body<Data = Bytes> + Unpin + 'static,
     {
@@ -176,21 +177,21 @@ impl Connection {
             Ok(()) => poll_fn(|cx| self.0.borrow_mut().poll_head(&informed, cx)).await,
             Err(fault) => Err(fault),
         };
-        let begun = answered.and_then(|(mut response, signs)| {
-            let decoder = self.0.borrow_mut().begin_body(&mut response, &signs, is_head)?;
-            Ok((response, decoder))
+        let begun = answered.and_then(|(mut head, signs)| {
+            let decoder = self.0.borrow_mut().begin_body(&mut head, &signs, is_head)?;
+            Ok((head, decoder))
         });
         match begun {
-            Ok((response, decoder)) => {
+            Ok((head, decoder)) => {
                 unless_answered.disarm();
                 if let Some((parts, _)) = spare {
                     self.0.borrow_mut().spare = head::recycle(parts.headers);
                 }
                 let ended = decoder.is_at_end();
-                if ended && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if ended && head.status != StatusCode::SWITCHING_PROTOCOLS {
                     self.0.borrow_mut().end();
                 }
-                Ok(response.map(|()| Body { connection: Rc::clone(self), decoder, ended }))
+                Ok(head.map(|()| Body { connection: Rc::clone(self), decoder, ended }))
             }
             Err(fault) => {
                 let inner = self.0.borrow();
@@ -288,17 +289,16 @@ impl Inner {
         &mut self,
         informed: &impl Fn(StatusCode),
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Response<()>, Signs), SendFault>> {
+    ) -> Poll<Result<(Reply<()>, Signs), SendFault>> {
         if let Err(fault) = self.poll_upload(cx) {
             return Poll::Ready(Err(fault));
         }
         let Some(wire) = &mut self.wire else { return Poll::Ready(Err(SendFault::Closed)) };
         loop {
             match head::parse_response(&mut wire.buffer, &mut self.progress, &mut self.spare) {
-                Ok(Some((response, signs))) => {
-                    let status = response.status();
+                Ok(Some((status, headers, signs))) => {
                     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-                        return Poll::Ready(Ok((response, signs)));
+                        return Poll::Ready(Ok((Reply { status, headers, body: () }, signs)));
                     }
                     self.informed = true;
                     informed(status);
@@ -323,18 +323,20 @@ impl Inner {
 
     fn begin_body(
         &mut self,
-        response: &mut Response<()>,
+        head: &mut Reply<()>,
         signs: &Signs,
         is_head: bool,
     ) -> Result<Decoder, HeadError> {
         self.stage = Stage::Answering;
         self.keeps_alive = signs.keeps_alive();
-        let status = response.status();
-        let headers = response.headers_mut();
-        let announced = signs.framing(headers)?;
-        if signs.has_two_framings() {
-            // It says nothing beside a coding (RFC 9112 §6.3), and must not be passed on with it.
-            headers.remove(CONTENT_LENGTH);
+        let status = head.status;
+        let announced = signs.framing()?;
+        if let Headers::Map(headers) = &mut head.headers {
+            signs.unite_lengths(headers);
+            if signs.has_two_framings() {
+                // It says nothing beside a coding (RFC 9112 §6.3), and must not be passed on with it.
+                headers.remove(CONTENT_LENGTH);
+            }
         }
         let bodiless = is_head
             || status.is_informational()

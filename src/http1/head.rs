@@ -2,6 +2,7 @@
 //!
 //! Values share the buffer that they were read into; nothing but unusual names is copied.
 
+mod lines;
 mod signs;
 mod write;
 
@@ -9,11 +10,14 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, StatusCode, Uri, Version};
 use httparse::Status;
 
+pub use self::lines::Lines;
+use self::lines::Taken;
 pub use self::signs::{Length, Signs, number};
 pub use self::write::{write_header, write_length, write_request_line, write_status_line};
+use super::reply::Headers;
 
 /// Headers that are parsed into room on the stack; more is rare, and gets room of its own.
 const USUAL_HEADERS: usize = 64;
@@ -226,7 +230,30 @@ pub fn parse_response(
     buffer: &mut BytesMut,
     progress: &mut Progress,
     spare: &mut HeaderMap,
-) -> Result<Option<(Response<()>, Signs)>, HeadError> {
+) -> Result<Option<(StatusCode, Headers, Signs)>, HeadError> {
+    if !progress.is_worth_parsing(buffer) {
+        progress.0 = buffer.len();
+        return Ok(None);
+    }
+    match lines::take(buffer, spare)? {
+        Taken::Whole(status, lines, signs) => {
+            *progress = Progress::default();
+            Ok(Some((status, Headers::Lines(lines), signs)))
+        }
+        Taken::Partial => {
+            progress.0 = buffer.len();
+            Ok(None)
+        }
+        Taken::NeedsMap => parse_response_as_map(buffer, progress, spare),
+    }
+}
+
+#[cold]
+fn parse_response_as_map(
+    buffer: &mut BytesMut,
+    progress: &mut Progress,
+    spare: &mut HeaderMap,
+) -> Result<Option<(StatusCode, Headers, Signs)>, HeadError> {
     let parsed = parse(
         buffer,
         progress,
@@ -248,18 +275,13 @@ pub fn parse_response(
         },
         |line, _| Ok(line),
     )?;
-    let (status, headers, signs) = match parsed {
-        Parsed::Whole(status, headers, signs) => (status, headers, signs),
+    match parsed {
+        Parsed::Whole(status, headers, signs) => Ok(Some((status, Headers::Map(headers), signs))),
         Parsed::Partial(map) => {
             *spare = map;
-            return Ok(None);
+            Ok(None)
         }
-    };
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    *response.version_mut() = signs.version;
-    *response.headers_mut() = headers;
-    Ok(Some((response, signs)))
+    }
 }
 
 /// Takes a trailer section, up to its empty line, out of `buffer`; `None` = it is not all there.

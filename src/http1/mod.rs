@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!  caller ── server::Connection ── Request<server::Body> ──► forward ──► client::Connection ── instance
-//!     ◄──────── writer ◄──────────── Response<client::Body> ◄───────────────────┘
+//!     ◄──────── writer ◄────────────── Reply<client::Body> ◄────────────────────┘
 //! ```
 
 mod chunked;
@@ -16,9 +16,11 @@ mod date;
 pub mod head;
 mod incoming;
 mod outgoing;
+mod reply;
 pub mod server;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub use incoming::BodyError;
+pub use reply::{Headers, Reply};

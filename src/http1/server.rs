@@ -11,9 +11,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
-use http::header::{CONNECTION, DATE, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -22,6 +22,7 @@ use super::date::Date;
 use super::head::{self, HeadError, Progress, Signs};
 use super::incoming::Decoder;
 use super::outgoing::{Framing, LengthError, Writer};
+use super::reply::{Headers, Reply};
 use super::wire::Wire;
 
 /// Room for a head, taken at once.
@@ -159,15 +160,15 @@ where
     }
 
     /// Begins an answer; it is written by [`Self::poll_answer`]. `close`: the connection ends with it.
-    pub fn begin<B>(&self, response: Response<B>, close: bool) -> Answering<B>
+    pub fn begin<B>(&self, reply: impl Into<Reply<B>>, close: bool) -> Answering<B>
     where
         B: http_body::Body<Data = Bytes>,
     {
-        let (parts, body) = response.into_parts();
+        let Reply { status, headers, body } = reply.into();
         let hint = (!body.is_end_stream()).then(|| body.size_hint());
         let inner = &mut *self.0.borrow_mut();
-        let framing = inner.write_head(parts.status, &parts.headers, hint, close);
-        inner.spare = head::recycle(parts.headers);
+        let framing = inner.write_head(status, &headers, hint, close);
+        inner.spare = headers.into_spare();
         Answering { body, ended: framing.is_none(), framing: framing.unwrap_or(Framing::Known(0)) }
     }
 
@@ -254,7 +255,8 @@ where
         self.keeps_alive = signs.keeps_alive();
         self.answering = false;
         self.unwanted = false;
-        let announced = match signs.framing(request.headers_mut()) {
+        signs.unite_lengths(request.headers_mut());
+        let announced = match signs.framing() {
             // Refused by whoever gets it, with an answer of its own; where its body ends is unknown.
             Err(HeadError::Coding) => {
                 self.keeps_alive = false;
@@ -272,7 +274,7 @@ where
     fn write_head(
         &mut self,
         status: StatusCode,
-        headers: &HeaderMap,
+        headers: &Headers,
         hint: Option<SizeHint>,
         close: bool,
     ) -> Option<Framing> {
@@ -288,19 +290,14 @@ where
         let out = &mut self.writer.head;
         out.reserve(HEAD_ROOM);
         head::write_status_line(out, status);
-        let (mut announced, mut has_date) = (None, false);
-        for (name, value) in headers {
-            match name.as_str() {
-                "content-length" => match head::number(value) {
-                    Some(bytes) if !never_has_body && announced.is_none() => announced = Some(bytes),
-                    // HTTP/2 lets through what is said twice, or in no digit at all.
-                    _ => continue,
-                },
-                "date" => has_date = true,
-                _ => {}
+        let (announced, has_date) = match headers {
+            // A length that must not be said is taken out, which needs a closer look.
+            Headers::Lines(lines) if !never_has_body || lines.length.is_none() => {
+                out.extend_from_slice(lines.text());
+                (lines.length, lines.has_date)
             }
-            head::write_header(out, name.as_str(), value.as_bytes());
-        }
+            headers => write_each(out, headers, never_has_body),
+        };
         let known = announced.or_else(|| hint.as_ref().map_or(Some(0), SizeHint::exact));
         let framing = match known {
             Some(bytes) => Framing::Known(bytes),
@@ -355,6 +352,23 @@ where
         }
         if self.keeps_alive && self.decoder.is_at_end() && !self.gone { Next::Request } else { Next::Close }
     }
+}
+
+/// Writes one header after another; the length that they announce, and whether there is a date.
+fn write_each(out: &mut BytesMut, headers: &Headers, never_has_body: bool) -> (Option<u64>, bool) {
+    let (mut announced, mut has_date) = (None, false);
+    for (name, value) in headers.iter() {
+        if name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()) {
+            match head::number(value) {
+                Some(bytes) if !never_has_body && announced.is_none() => announced = Some(bytes),
+                // HTTP/2 lets through what is said twice, or in no digit at all.
+                _ => continue,
+            }
+        }
+        has_date |= name.eq_ignore_ascii_case(DATE.as_str().as_bytes());
+        head::write_header(out, name, value);
+    }
+    (announced, has_date)
 }
 
 // === impl Answering ===

@@ -191,7 +191,7 @@ async fn call(io: UnixStream, exchanges: &[Exchange]) -> Vec<Heard> {
         let added = client::Added { lines: b"x-added: 1\r\n", host: &host };
         let sent = connection.send(exchange.to_request(), added, |_| {}).await;
         let response = sent.map_err(|unanswered| unanswered.fault).unwrap();
-        let (parts, body) = response.into_parts();
+        let (parts, body) = response.into_response().into_parts();
         all.push(heard(parts.status.to_string(), &parts.headers, body).await);
     }
     assert!(connection.is_open(), "and may be used again");

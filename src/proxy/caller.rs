@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use http_body::{Body, Frame, SizeHint};
 
 use super::connection::{Link, RequestBody};
@@ -15,6 +15,7 @@ use super::forward::answer::{Answer, AnswerError};
 use super::forward::{self, Forwarding};
 use super::tunnel::Ticket;
 use super::worker::Worker;
+use crate::http1::Reply;
 
 pub struct Caller {
     pub worker: Rc<Worker>,
@@ -54,10 +55,10 @@ pub struct Tracked {
 }
 
 /// Answers one request; the connection is busy until all of the answer is taken.
-pub async fn answer(caller: Rc<Caller>, request: Request<RequestBody>) -> Response<Tracked> {
+pub async fn answer(caller: Rc<Caller>, request: Request<RequestBody>) -> Reply<Tracked> {
     let in_flight = InFlight::begin(&caller);
-    let response = forward::handle(caller, request).await;
-    response.map(|answer| Tracked { answer, _in_flight: in_flight })
+    let reply = forward::handle(caller, request).await;
+    reply.map(|answer| Tracked { answer, _in_flight: in_flight })
 }
 
 /// One request in flight on a caller's connection.

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::UPGRADE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -18,6 +17,7 @@ use super::forward::upload::Upload;
 use super::gate::Guard;
 use super::gate::local::Stage;
 use super::service::Service;
+use crate::http1::Headers;
 use crate::net::Stream;
 use crate::upstream::{Lease, Upgraded};
 
@@ -44,11 +44,12 @@ impl Ticket {
         guard: Guard,
         service: Rc<Service>,
         lease: Lease<Upload>,
-        answer: &HeaderMap,
+        answer: &Headers,
     ) -> Self {
-        let websocket = answer
-            .get(UPGRADE)
-            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        let websocket = answer.iter().any(|(name, protocol)| {
+            name.eq_ignore_ascii_case(UPGRADE.as_str().as_bytes())
+                && protocol.eq_ignore_ascii_case(b"websocket")
+        });
         Self { instance, guard, service, _lease: lease, websocket }
     }
 }

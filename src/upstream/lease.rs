@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use hyper::body::Body;
 
 use super::added::Added;
@@ -14,7 +14,7 @@ use super::address;
 use super::connect::Upgraded;
 use super::endpoint::Endpoint;
 use super::pool::{Line, Pool, Slot};
-use crate::http1::{BodyError, client};
+use crate::http1::{BodyError, Reply, client};
 use crate::net::{EitherBody, EitherFault};
 
 /// The right to send one request on a connection.
@@ -105,13 +105,13 @@ where
         mut request: Request<B>,
         added: &Added,
         informed: impl Fn(StatusCode),
-    ) -> Result<Response<AnswerBody>, SendError<B>> {
+    ) -> Result<Reply<AnswerBody>, SendError<B>> {
         let endpoint = &self.slot.endpoint;
         match &self.line {
             Line::H1(connection) => {
                 let added = client::Added { lines: added.lines(), host: &endpoint.authority };
                 match connection.send(request, added, informed).await {
-                    Ok(response) => Ok(response.map(AnswerBody::Http1)),
+                    Ok(reply) => Ok(reply.map(AnswerBody::Http1)),
                     Err(failed) => Err(SendError {
                         error: failed.fault.into(),
                         request: failed.request,
@@ -127,7 +127,7 @@ where
                 added.insert_into(request.headers_mut());
                 let mut sender = connection.sender.clone();
                 match sender.try_send_request(request).await {
-                    Ok(response) => Ok(response.map(AnswerBody::Http2)),
+                    Ok(response) => Ok(Reply::from(response.map(AnswerBody::Http2))),
                     Err(mut failed) => {
                         let mut request = failed.take_message();
                         if let Some(request) = &mut request {

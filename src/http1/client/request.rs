@@ -130,7 +130,7 @@ impl Inner {
                 "connection" => has_connection = true,
                 // Written below, once: HTTP/2 lets through what is said twice, or in no digit at all.
                 "content-length" => {
-                    announced = announced.or(head::number(value));
+                    announced = announced.or(head::number(value.as_bytes()));
                     continue;
                 }
                 _ => {}

@@ -37,7 +37,7 @@ async fn ask<B>(
     method: Method,
     body: B,
     informed: impl Fn(StatusCode),
-) -> Result<Response<Body>, Unanswered<B>>
+) -> Result<Reply<Body>, Unanswered<B>>
 where
     B: http_body::Body<Data = Bytes> + Unpin + 'static,
 {
@@ -60,7 +60,7 @@ fn answered(method: Method, wire: &[u8]) -> (Result<Vec<u8>, String>, bool) {
         instance.write_all(wire).await.unwrap();
         instance.shutdown().await.unwrap();
         let answer = match ask(&connection, method, Empty::<Bytes>::new(), |_| {}).await {
-            Ok(response) => response.into_body().collect().await.map_err(|error| error.to_string()),
+            Ok(reply) => reply.body.collect().await.map_err(|error| error.to_string()),
             Err(unanswered) => Err(unanswered.fault.to_string()),
         };
         (answer.map(|body| body.to_bytes().to_vec()), connection.is_reusable())
@@ -129,7 +129,7 @@ fn an_answer_before_the_request_is_whole_ends_the_connection_and_frees_it() {
         let body = Endless(Some("some".into()));
         let response = ask(&connection, Method::POST, body, |_| {}).await.map_err(|of| of.fault).unwrap();
         assert_eq!(Rc::strong_count(&connection), 3, "its body, and whoever sends the request's");
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
+        assert_eq!(response.body.collect().await.unwrap().to_bytes(), "no");
         assert!(!connection.is_reusable());
         until_freed(&connection).await;
         let mut sent = String::new();
@@ -147,7 +147,7 @@ fn giving_up_at_any_step_frees_the_connection() {
             instance.write_all(&answer[..given]).await.unwrap();
             let whole = async {
                 let response = ask(&connection, Method::POST, Endless(None), |_| {}).await;
-                let body = response.map_err(|of| of.fault).unwrap().into_body();
+                let body = response.map_err(|of| of.fault).unwrap().body;
                 body.collect().await.unwrap();
             };
             let mut whole = Box::pin(whole);
@@ -190,7 +190,7 @@ fn heads_before_the_answer_are_told_and_a_switch_hands_the_stream_over() {
         let told = Cell::new(0);
         let informed = |_| told.set(told.get() + 1);
         let response = ask(&connection, Method::GET, Empty::<Bytes>::new(), informed).await;
-        assert_eq!(response.map_err(|of| of.fault).unwrap().status(), 101);
+        assert_eq!(response.map_err(|of| of.fault).unwrap().status, 101);
         assert_eq!(told.get(), 1000);
         let (mut stream, read) = connection.take_upgraded().unwrap();
         assert_eq!(read, "first");

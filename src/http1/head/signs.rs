@@ -26,6 +26,7 @@ pub struct Signs {
     chunked: bool,
     closes: bool,
     keeps: bool,
+    names_headers: bool,
     pub expects_continue: bool,
 }
 
@@ -40,38 +41,48 @@ impl Signs {
             chunked: false,
             closes: false,
             keeps: false,
+            names_headers: false,
             expects_continue: false,
         }
     }
 
     pub(super) fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
+        let value = value.as_bytes();
         match name.as_str() {
-            "content-length" => {
-                let length = number(value);
-                self.bad_length |= length.is_none() || (self.lengths > 0 && length != self.length);
-                self.length = length;
-                self.lengths += 1;
-            }
-            "transfer-encoding" => {
-                self.chunked = !self.has_coding && value.as_bytes().eq_ignore_ascii_case(b"chunked");
-                self.has_coding = true;
-            }
-            "connection" => {
-                for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-                    self.closes |= token.eq_ignore_ascii_case(b"close");
-                    self.keeps |= token.eq_ignore_ascii_case(b"keep-alive");
-                }
-            }
-            "expect" => self.expects_continue |= value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+            "content-length" => self.note_length(value),
+            "transfer-encoding" => self.note_coding(value),
+            "connection" => self.note_connection(value),
+            "expect" => self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
             _ => {}
         }
     }
 
-    /// How the body is framed (RFC 9112 §6.3); `None` = nothing is said. Equal lengths that were said more than once
-    /// are made one in `headers`.
+    pub(super) fn note_length(&mut self, value: &[u8]) {
+        let length = number(value);
+        self.bad_length |= length.is_none() || (self.lengths > 0 && length != self.length);
+        self.length = length;
+        self.lengths += 1;
+    }
+
+    pub(super) fn note_coding(&mut self, value: &[u8]) {
+        self.chunked = !self.has_coding && value.eq_ignore_ascii_case(b"chunked");
+        self.has_coding = true;
+    }
+
+    pub(super) fn note_connection(&mut self, value: &[u8]) {
+        for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            match token {
+                token if token.eq_ignore_ascii_case(b"close") => self.closes = true,
+                token if token.eq_ignore_ascii_case(b"keep-alive") => self.keeps = true,
+                _ => self.names_headers = true,
+            }
+        }
+    }
+
+    /// How the body is framed (RFC 9112 §6.3); `None` = nothing is said.
     ///
     /// A transfer coding outranks a length; whether both together are let through is not decided here.
-    pub fn framing(&self, headers: &mut HeaderMap) -> Result<Option<Length>, HeadError> {
+    pub fn framing(&self) -> Result<Option<Length>, HeadError> {
         if self.has_coding {
             return match (self.version, self.chunked) {
                 (Version::HTTP_10, _) => Err(HeadError::CodingInHttp10),
@@ -82,10 +93,27 @@ impl Signs {
         if self.bad_length {
             return Err(HeadError::ContentLength);
         }
-        if let (Some(length), 2..) = (self.length, self.lengths) {
+        Ok(self.length.map(Length::Known))
+    }
+
+    /// Makes one of equal lengths that were said more than once.
+    pub fn unite_lengths(&self, headers: &mut HeaderMap) {
+        if let (Some(length), true) = (self.length, self.has_repeated_length()) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        Ok(self.length.map(Length::Known))
+    }
+
+    pub(super) const fn has_repeated_length(&self) -> bool {
+        self.lengths > 1
+    }
+
+    pub(super) const fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// `Connection` names headers that end here with it.
+    pub(super) const fn names_headers(&self) -> bool {
+        self.names_headers
     }
 
     /// A length beside a coding is how messages are smuggled.
@@ -100,8 +128,7 @@ impl Signs {
 }
 
 /// Digits alone: no sign, no blank, no list.
-pub fn number(value: &HeaderValue) -> Option<u64> {
-    let digits = value.as_bytes();
+pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 19 {
         return None;
     }

@@ -34,8 +34,8 @@ pub fn write_length(out: &mut BytesMut, bytes: u64) {
     write_header(out, CONTENT_LENGTH.as_str(), HeaderValue::from(bytes).as_bytes());
 }
 
-pub fn write_header(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
+pub fn write_header(out: &mut BytesMut, name: impl AsRef<[u8]>, value: &[u8]) {
+    out.extend_from_slice(name.as_ref());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
 use crate::http1::BodyError;
+use http::Response;
 
 #[derive(Default)]
 struct Wakes(AtomicUsize);

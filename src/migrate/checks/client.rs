@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use rustls_pki_types::UnixTime;
 
 use crate::config::{Endpoint, InstanceName, Scheme, Upstream, UpstreamTls};
+use crate::http1::Reply;
 use crate::upstream::tls::{ClientTls, UpstreamTlsError};
 use crate::upstream::{Added, AnswerFault, ConnectError, Instance, Limits, Pool, SendFault, Want, resolve};
 
@@ -97,8 +98,9 @@ impl Client {
             let pool = self.pool(endpoint, timeout).await;
             let mut lease = pool.checkout(Instant::now(), Want::default()).await?;
             let sent = Instant::now();
-            let response = lease.send(request, &Added::default(), |_| {}).await;
-            let (parts, mut rest) = response.map_err(|failed| AskError::Send(failed.error))?.into_parts();
+            let reply = lease.send(request, &Added::default(), |_| {}).await;
+            let Reply { status, headers, body: mut rest } =
+                reply.map_err(|failed| AskError::Send(failed.error))?;
             let mut body = BytesMut::new();
             while let Some(frame) = rest.frame().await {
                 if let Ok(data) = frame?.into_data() {
@@ -109,7 +111,7 @@ impl Client {
                 }
             }
             let took = sent.elapsed();
-            Ok(Answer { status: parts.status, headers: parts.headers, body: body.freeze(), took })
+            Ok(Answer { status, headers: headers.into_map(), body: body.freeze(), took })
         })
         .await
     }

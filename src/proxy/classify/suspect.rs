@@ -3,7 +3,7 @@
 //! A request that was classed as a read and is answered like a write was probably misclassified. It is too late for
 //! this one, so it is reported, and the operator adds a rule.
 
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 
 /// What an answer to a read suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,20 +33,36 @@ impl Suspicion {
     }
 }
 
-/// A read whose answer suggests that it had a side effect after all; the strongest sign wins.
+/// A read whose answer suggests that it had a side effect after all; the strongest sign wins. `answer`: its headers, with
+/// names in any case.
 ///
 /// A first cookie for a caller without any is what every site does, and says nothing.
-pub fn suspect(status: StatusCode, request_had_cookie: bool, answer: &HeaderMap) -> Option<Suspicion> {
-    let cookies = || answer.get_all(header::SET_COOKIE).iter().map(http::HeaderValue::as_bytes);
+pub fn suspect<'a>(
+    status: StatusCode,
+    request_had_cookie: bool,
+    answer: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> Option<Suspicion> {
+    let (mut points, mut clears, mut sets, mut expires) = (false, false, false, false);
+    for (name, value) in answer {
+        match name.len() {
+            8 => points |= name.eq_ignore_ascii_case(b"location"),
+            10 if name.eq_ignore_ascii_case(b"set-cookie") => {
+                sets = true;
+                expires |= expires_at_once(value);
+            }
+            15 => clears |= name.eq_ignore_ascii_case(b"clear-site-data"),
+            _ => {}
+        }
+    }
     match status {
         StatusCode::CREATED => Some(Suspicion::Created),
         StatusCode::ACCEPTED | StatusCode::RESET_CONTENT => Some(Suspicion::Accepted),
         StatusCode::SEE_OTHER => Some(Suspicion::SeeOther),
-        _ if status.is_success() && answer.contains_key(header::LOCATION) => Some(Suspicion::SeeOther),
-        _ if answer.contains_key("clear-site-data") => Some(Suspicion::SessionEnded),
+        _ if status.is_success() && points => Some(Suspicion::SeeOther),
+        _ if clears => Some(Suspicion::SessionEnded),
         _ if !request_had_cookie => None,
-        _ if cookies().any(expires_at_once) => Some(Suspicion::SessionEnded),
-        _ => cookies().next().map(|_| Suspicion::CookieSet),
+        _ if expires => Some(Suspicion::SessionEnded),
+        _ => sets.then_some(Suspicion::CookieSet),
     }
 }
 
@@ -67,21 +83,19 @@ fn expires_at_once(cookie: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::header::{HeaderName, LOCATION, SET_COOKIE};
-
     use super::*;
 
-    fn judged(status: u16, had_cookie: bool, headers: &[(HeaderName, &'static str)]) -> Option<Suspicion> {
-        let answer = headers
-            .iter()
-            .map(|(name, value)| (name.clone(), http::HeaderValue::from_static(value)))
-            .collect();
-        suspect(StatusCode::from_u16(status).unwrap(), had_cookie, &answer)
+    const LOCATION: &str = "Location";
+    const SET_COOKIE: &str = "set-cookie";
+
+    fn judged(status: u16, had_cookie: bool, headers: &[(&'static str, &'static str)]) -> Option<Suspicion> {
+        let answer = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        suspect(StatusCode::from_u16(status).unwrap(), had_cookie, answer)
     }
 
     #[test]
     fn answers_of_writes_are_recognised() {
-        let clear = HeaderName::from_static("clear-site-data");
+        let clear = "Clear-Site-Data";
         let expired = "s=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
         for (status, had_cookie, headers, expected) in [
             (201, false, vec![], Suspicion::Created),

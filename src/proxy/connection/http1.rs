@@ -114,23 +114,23 @@ impl Session<'_> {
 
     /// Answers one request.
     async fn exchange(&mut self, request: Request<Body<Watched>>) -> ControlFlow<End> {
-        let response = {
+        let reply = {
             let mut answer = pin!(caller::answer(Rc::clone(self.caller), request.map(EitherBody::Http1)));
             poll_fn(|cx| {
                 if let ControlFlow::Break(end) = self.heed_signals(cx) {
                     return Poll::Ready(ControlFlow::Break(end));
                 }
                 match answer.as_mut().poll(cx) {
-                    Poll::Ready(response) => Poll::Ready(ControlFlow::Continue(response)),
+                    Poll::Ready(reply) => Poll::Ready(ControlFlow::Continue(reply)),
                     Poll::Pending => self.poll_gone(cx).map(ControlFlow::Break),
                 }
             })
             .await?
         };
-        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let switches = reply.status == StatusCode::SWITCHING_PROTOCOLS;
         // Said in the answer, so that the caller does not send another request here.
         let close = self.closing || self.caller.worker.is_closing();
-        let mut answering = self.connection.begin(response, close);
+        let mut answering = self.connection.begin(reply, close);
         self.write(&mut answering).await?;
         match self.caller.take_ticket() {
             Some(ticket) if switches => ControlFlow::Break(End::Tunnel(ticket)),

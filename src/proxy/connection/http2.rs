@@ -38,7 +38,7 @@ pub(super) fn serve(
     let for_requests = Rc::clone(&caller);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let answer = caller::answer(Rc::clone(&for_requests), request.map(EitherBody::Http2));
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move { Ok::<_, Infallible>(answer.await.into_response()) }
     });
     // All streams together may be parked with their windows full, and still leave room for one more.
     let connection_window = STREAM_WINDOW.saturating_mul(limits.max_concurrent_streams.saturating_add(8));

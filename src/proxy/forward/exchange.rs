@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 
 use super::answer::{Open, Times, direction};
 use super::upload::{Release, Upload, UploadFault, UploadState};
+use crate::http1::Reply;
 use crate::proxy::classify::Class;
 use crate::proxy::gate::Guard;
 use crate::proxy::gate::local::{Signal, Stage};
@@ -41,7 +42,7 @@ pub struct Exchange {
 pub struct Answered {
     pub service: Rc<Service>,
     pub guard: Guard,
-    pub response: Response<AnswerBody>,
+    pub reply: Reply<AnswerBody>,
     pub lease: Lease<Upload>,
     pub times: Times,
 }
@@ -78,11 +79,11 @@ impl Exchange {
             let sent = if lease.connect.is_some() { Instant::now() } else { now };
             guard.enter(Stage::Awaiting, sent);
             match send(&mut lease, request, &added, &informed, &guard).await {
-                Ok(response) => {
+                Ok(reply) => {
                     let first_byte = sent.elapsed();
                     guard.enter(Stage::Answering, sent);
                     let times = Times { sent, first_byte };
-                    return Ok(Answered { service, guard, response, lease, times });
+                    return Ok(Answered { service, guard, reply, lease, times });
                 }
                 Err(Failed::Signal(signal)) => return Err(signalled(signal, &service)),
                 Err(Failed::Send(failed)) => {
@@ -136,7 +137,7 @@ async fn send(
     added: &Added,
     informed: impl Fn(StatusCode),
     guard: &Guard,
-) -> Result<Response<AnswerBody>, Failed> {
+) -> Result<Reply<AnswerBody>, Failed> {
     let answer =
         unless_signalled(guard, lease.send(request, added, informed)).await.map_err(Failed::Signal)?;
     answer.map_err(|error| Failed::Send(Box::new(error)))
@@ -184,10 +185,9 @@ impl Drop for Abandonable {
         let Some(exchange) = self.0.take() else { return };
         self.1.counts.borrow_mut().abandoned += 1;
         tokio::task::spawn_local(async move {
-            if let Ok(Answered { service, guard, response, lease, times, .. }) = exchange.await {
-                let status = response.status();
+            if let Ok(Answered { service, guard, reply, lease, times, .. }) = exchange.await {
+                let Reply { status, body, .. } = reply;
                 service.count_request(guard.admitted.active, guard.admitted.class, status);
-                let body = response.into_body();
                 let open = Open { body, lease, guard, service, status, times, pair: None, access: None };
                 open.into_answer().hear_out().await;
             }

@@ -9,6 +9,7 @@ use http::{Method, StatusCode, Uri, Version};
 
 use super::forwarding::Forwarding;
 use crate::config::Callers;
+use crate::http1::Headers;
 use crate::proxy::respond::Reject;
 use crate::upstream::Added;
 
@@ -38,8 +39,6 @@ pub struct Scan {
     has_segue: bool,
     has_forwarded: bool,
     pub expects_continue: bool,
-    /// An answer with headers that [`crate::proxy::classify::suspect`] looks at.
-    pub may_be_suspect: bool,
     has_upgrade: bool,
     bytes: usize,
 }
@@ -54,7 +53,7 @@ impl Scan {
                 "host" => scan.hosts = scan.hosts.saturating_add(1),
                 "content-length" => {
                     scan.has_content_length = true;
-                    scan.content_length = crate::http1::head::number(value);
+                    scan.content_length = crate::http1::head::number(value.as_bytes());
                 }
                 "transfer-encoding" => {
                     let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
@@ -75,7 +74,6 @@ impl Scan {
                     scan.has_upgrade = true;
                     scan.upgrades_http |= tokens(value).any(is_http);
                 }
-                "location" | "set-cookie" | "clear-site-data" => scan.may_be_suspect = true,
                 "cookie" | "authorization" => scan.has_credentials = true,
                 "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {
                     scan.has_forwarded = true;
@@ -267,13 +265,16 @@ fn remove_segue(headers: &mut HeaderMap) {
 }
 
 /// Makes an instance's answer the caller's.
-pub fn edit_answer(status: StatusCode, headers: &mut HeaderMap, scan: &Scan) {
+pub fn edit_answer(status: StatusCode, headers: &mut Headers) {
+    // Of lines, those that end here are gone.
+    let Headers::Map(headers) = headers else { return };
+    let scan = Scan::of(headers);
     let upgrade =
         if status == StatusCode::SWITCHING_PROTOCOLS { headers.get(header::UPGRADE).cloned() } else { None };
     if scan.has_connection {
         remove_connection(headers);
     }
-    remove_hop_by_hop(headers, scan);
+    remove_hop_by_hop(headers, &scan);
     if let Some(protocol) = upgrade {
         headers.insert(header::UPGRADE, protocol);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

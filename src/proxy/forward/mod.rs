@@ -13,7 +13,7 @@ pub mod upload;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 
 use self::answer::{Access, Answer, Open, PairSide};
 use self::exchange::{Abandonable, Answered, Exchange};
@@ -29,16 +29,17 @@ use super::respond::Reject;
 use super::service::{Service, count};
 use super::tunnel::Ticket;
 use crate::config::ByteSize;
+use crate::http1::Reply;
 use crate::tee::compare::{self, Outcome};
 
 /// Answers one request of `caller`.
-pub async fn handle(caller: Rc<Caller>, request: Request<RequestBody>) -> Response<Answer> {
+pub async fn handle(caller: Rc<Caller>, request: Request<RequestBody>) -> Reply<Answer> {
     let mut service = None;
     let now = Instant::now();
     let log = caller.worker.table().plan.access_log.clone();
     let mut entry = log.map(|log| Entry::new(&log, request.method(), request.uri().path(), caller.peer, now));
     match serve(&caller, request, now, &mut service, &mut entry).await {
-        Ok(response) => response,
+        Ok(reply) => reply,
         Err(reject) => {
             if let Some(entry) = entry {
                 let ending = Ending {
@@ -57,7 +58,7 @@ pub async fn handle(caller: Rc<Caller>, request: Request<RequestBody>) -> Respon
                 count(&mut caller.worker.rejects.borrow_mut(), reject.as_str(), 1);
             }
             tracing::debug!(error = %reject, status = reject.status().as_u16(), "request refused");
-            reject.response().map(|body| Answer::Own(Some(body)))
+            Reply::from(reject.response()).map(|body| Answer::Own(Some(body)))
         }
     }
 }
@@ -68,7 +69,7 @@ async fn serve(
     now: Instant,
     found: &mut Option<Rc<Service>>,
     entry: &mut Option<Box<Entry>>,
-) -> Result<Response<Answer>, Reject> {
+) -> Result<Reply<Answer>, Reject> {
     let table = caller.worker.table();
     let limits = &table.plan.callers;
     let (mut parts, body) = request.into_parts();
@@ -120,7 +121,7 @@ async fn serve(
         Exchange { service: service_of, guard, request, added, upload: progress, wants_upgrade, release };
     let answered =
         if class == Class::Write { Abandonable::new(exchange).await } else { exchange.run().await };
-    let Answered { service, guard, response, lease, times } = match answered {
+    let Answered { service, guard, reply, lease, times } = match answered {
         Ok(answered) => answered,
         Err(reject) => {
             if let Some(outcome) = teed {
@@ -130,29 +131,26 @@ async fn serve(
             return Err(reject);
         }
     };
-    let (mut parts, body) = response.into_parts();
-    service.count_request(guard.admitted.active, class, parts.status);
-    let scan = Scan::of(&parts.headers);
+    let Reply { status, mut headers, body } = reply;
+    service.count_request(guard.admitted.active, class, status);
     if class == Class::Read
-        && (scan.may_be_suspect || parts.status != StatusCode::OK)
-        && let Some(suspicion) = suspect(parts.status, credentials, &parts.headers)
+        && (status != StatusCode::OK || headers.may_be_suspect())
+        && let Some(suspicion) = suspect(status, credentials, headers.iter())
     {
         count(&mut service.counts.borrow_mut().suspects, suspicion.as_str(), 1);
     }
-    let pair = teed.map(|outcome| PairSide::new(outcome, compare::Head::of(parts.status, &parts.headers)));
-    edit_answer(parts.status, &mut parts.headers, &scan);
-    parts.extensions.clear();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+    let pair = teed.map(|outcome| PairSide::new(outcome, compare::Head::of(status, &headers)));
+    edit_answer(status, &mut headers);
+    if status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(instance) = lease.take_upgraded().filter(|_| wants_upgrade) else {
             return Err(Reject::Broken("it switched protocols without having been asked".to_owned()));
         };
-        caller.promise(Ticket::new(instance, guard, service, lease, &parts.headers));
-        return Ok(Response::from_parts(parts, Answer::Own(None)));
+        caller.promise(Ticket::new(instance, guard, service, lease, &headers));
+        return Ok(Reply { status, headers, body: Answer::Own(None) });
     }
     let access = entry.take().map(|entry| Access { entry, worker: Rc::clone(&caller.worker), bytes: 0 });
-    let status = parts.status;
     let open = Open { body, lease, guard, service, status, times, pair, access };
-    Ok(Response::from_parts(parts, open.into_answer()))
+    Ok(Reply { status, headers, body: open.into_answer() })
 }
 
 /// Invites the caller to send its body only when the instance does.

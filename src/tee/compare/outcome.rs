@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use http::header::{
-    CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, LOCATION,
-};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+
+use crate::http1::Headers;
 
 /// One side of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+    pub fn of(status: StatusCode, headers: &Headers) -> Self {
         Self { status, noted: NotedHeaders::of(headers) }
     }
 }
@@ -118,15 +117,19 @@ impl Noted {
         }
     }
 
-    const fn header(self) -> HeaderName {
-        match self {
-            Self::ETag => ETAG,
-            Self::LastModified => LAST_MODIFIED,
-            Self::Location => LOCATION,
-            Self::ContentType => CONTENT_TYPE,
-            Self::ContentEncoding => CONTENT_ENCODING,
-            Self::ContentRange => CONTENT_RANGE,
-        }
+    /// `name`: in any case.
+    fn named(name: &[u8]) -> Option<Self> {
+        // By length first, which tells nearly all of the others apart.
+        let known = match name.len() {
+            4 => Self::ETag,
+            8 => Self::Location,
+            12 => Self::ContentType,
+            13 if name.first().is_some_and(|first| first.eq_ignore_ascii_case(&b'l')) => Self::LastModified,
+            13 => Self::ContentRange,
+            16 => Self::ContentEncoding,
+            _ => return None,
+        };
+        name.eq_ignore_ascii_case(known.as_str().as_bytes()).then_some(known)
     }
 }
 
@@ -135,12 +138,18 @@ impl Noted {
 pub struct NotedHeaders([Option<Box<str>>; Noted::ALL.len()]);
 
 impl NotedHeaders {
-    pub fn of(headers: &HeaderMap) -> Self {
-        // Lossy is enough: bytes outside UTF-8 still compare, if not as finely.
-        let copy = |name: Noted| {
-            headers.get(name.header()).map(|value| String::from_utf8_lossy(value.as_bytes()).into())
-        };
-        Self(Noted::ALL.map(copy))
+    /// The first of each name counts.
+    pub fn of(headers: &Headers) -> Self {
+        let mut noted = Self::default();
+        for (name, value) in headers.iter() {
+            if let Some(known) = Noted::named(name)
+                && let Some(place @ None) = noted.0.get_mut(known as usize)
+            {
+                // Lossy is enough: bytes outside UTF-8 still compare, if not as finely.
+                *place = Some(String::from_utf8_lossy(value).into());
+            }
+        }
+        noted
     }
 
     pub fn get(&self, name: Noted) -> Option<&str> {

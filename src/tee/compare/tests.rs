@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
+use crate::http1::Headers;
 
 fn asked(method: Method) -> Asked {
     Asked { method, conditional: false, ranged: false, credentials: false }
@@ -24,7 +25,7 @@ fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Outcome 
     let mut hasher = blake3::Hasher::new();
     hasher.update(body.as_bytes());
     Outcome {
-        head: Some(Head::of(StatusCode::from_u16(status).unwrap(), &headers)),
+        head: Some(Head::of(StatusCode::from_u16(status).unwrap(), &Headers::Map(headers))),
         body: (!body.is_empty()).then(|| Digest::of(&hasher)),
         end: End::Complete,
         first_byte: Some(Duration::from_micros(150)),

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{EXPECT, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::http1::client;
+use crate::http1::{Reply, client};
 use crate::tee::budget::Permit;
 use crate::tee::compare::{Digest, End, Head, Outcome};
 use crate::tee::skip::Skip;
@@ -111,8 +111,8 @@ pub async fn ask(
         let sent = Instant::now();
         sent_any.set(true);
         match lease.send(request, &Added::default(), |_| {}).await {
-            Ok(response) => {
-                let outcome = read(lease, response, sent, question.max_answer_bytes, permit).await;
+            Ok(reply) => {
+                let outcome = read(lease, reply, sent, question.max_answer_bytes, permit).await;
                 return Leg { outcome, connect, unseen: None, retried };
             }
             // One retry, where the shadow was not reached or had just closed the connection.
@@ -140,14 +140,15 @@ fn is_malformed(fault: &SendFault) -> bool {
 
 async fn read(
     lease: Lease<Whole>,
-    response: Response<AnswerBody>,
+    reply: Reply<AnswerBody>,
     sent: Instant,
     max_bytes: u64,
     permit: &Permit,
 ) -> Outcome {
     let first_byte = Some(sent.elapsed());
-    let (parts, mut body) = response.into_parts();
-    let head = Some(Head::of(parts.status, &parts.headers));
+    let Reply { status, headers, mut body } = reply;
+    let head = Some(Head::of(status, &headers));
+    drop(headers);
     let mut hasher = blake3::Hasher::new();
     let mut end = End::Complete;
     while let Some(frame) = next_frame(&mut body).await {

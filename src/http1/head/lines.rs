@@ -1,0 +1,344 @@
+//! An answer's head whose header lines are passed on as they came.
+//!
+//! That is possible when they are written as Segue would write them (`name: value`, CRLF) and say nothing that
+//! has to be understood before they are passed on. Headers that end at a proxy are cut out. Whatever is not as simple becomes a map.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Version};
+use httparse::Status;
+
+use super::signs::Signs;
+use super::{HeadError, USUAL_HEADERS, malformed, version};
+
+/// Hop-by-hop headers of one answer that are cut out; with more of them it becomes a map.
+const MOST_CUTS: usize = 8;
+/// Far below what `http::HeaderName` can hold.
+const LONGEST_NAME: usize = 1024;
+
+/// Header lines of an answer, each `name: value` and CRLF: checked, without those that end at a proxy.
+#[derive(Debug)]
+pub struct Lines {
+    text: Bytes,
+    /// An empty map: the memory for [`Self::into_map`].
+    pub spare: HeaderMap,
+    /// What `Content-Length` says.
+    pub length: Option<u64>,
+    pub has_date: bool,
+    /// There is one that [`crate::proxy::classify::suspect`] looks at.
+    pub may_be_suspect: bool,
+}
+
+/// What was made of a buffer's beginning.
+pub(super) enum Taken {
+    Whole(StatusCode, Lines, Signs),
+    Partial,
+    /// It is whole, and has to be a map.
+    NeedsMap,
+}
+
+/// What becomes of a line.
+enum Fate {
+    Pass,
+    Cut,
+    NeedsMap,
+}
+
+impl Lines {
+    /// The lines as they go over the wire.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Names, in any case, and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.text[..];
+        std::iter::from_fn(move || {
+            // A value has no CR in it, and a name no colon.
+            let end = rest.iter().position(|&byte| byte == b'\r')?;
+            let (line, behind) = rest.split_at(end);
+            rest = behind.get(2..).unwrap_or_default();
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            Some((line.get(..colon)?, line.get(colon + 2..)?))
+        })
+    }
+
+    pub fn into_map(mut self) -> HeaderMap {
+        let mut map = std::mem::take(&mut self.spare);
+        for (name, value) in self.iter() {
+            // Both were checked when the lines were taken.
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(self.text.slice_ref(value)))
+            {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+}
+
+/// Takes an answer's head out of `buffer`, and then the map `spare` too.
+pub(super) fn take(buffer: &mut BytesMut, spare: &mut HeaderMap) -> Result<Taken, HeadError> {
+    let mut room = [MaybeUninit::uninit(); USUAL_HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        buffer,
+        &mut room,
+    );
+    let length = match parsed.map_err(malformed) {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) => return Ok(Taken::Partial),
+        Err(HeadError::TooManyHeaders) => return Ok(Taken::NeedsMap),
+        Err(error) => return Err(error),
+    };
+    let code = response.code.unwrap_or_default();
+    let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Taken::NeedsMap);
+    }
+    let Some(survey) = Survey::of(response.headers, version(response.version), &buffer[..length]) else {
+        return Ok(Taken::NeedsMap);
+    };
+    let Survey { signs, first, cuts, has_date, may_be_suspect } = survey;
+    let mut text = buffer.split_to(length);
+    let cut = cuts.apply(&mut text);
+    // The status line, and the empty line at the end.
+    text.truncate(length - cut - 2);
+    let text = text.freeze().split_off(first);
+    let lines =
+        Lines { text, spare: std::mem::take(spare), length: signs.length(), has_date, may_be_suspect };
+    Ok(Taken::Whole(status, lines, signs))
+}
+
+/// One pass over an answer's headers.
+struct Survey {
+    signs: Signs,
+    /// Where the first line begins.
+    first: usize,
+    cuts: Cuts,
+    has_date: bool,
+    may_be_suspect: bool,
+}
+
+impl Survey {
+    /// `None` = it has to be a map.
+    fn of(headers: &[httparse::Header<'_>], version: Version, head: &[u8]) -> Option<Self> {
+        let place = |part: &[u8]| (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
+        let is_at = |at: usize, text: &[u8]| head.get(at..at + text.len()) == Some(text);
+        let first = headers.first().map_or(head.len() - 2, |header| place(header.name.as_bytes()));
+        let mut survey = Self {
+            signs: Signs::new(version),
+            first,
+            cuts: Cuts::default(),
+            has_date: false,
+            may_be_suspect: false,
+        };
+        let mut at = first;
+        for header in headers {
+            let (name, value) = (header.name.as_bytes(), header.value);
+            let from = at + name.len() + 2;
+            let end = from + value.len();
+            let as_written = place(name) == at
+                && is_at(from - 2, b": ")
+                && place(value) == from
+                && is_at(end, b"\r\n")
+                && name.len() <= LONGEST_NAME;
+            if !as_written {
+                return None;
+            }
+            match survey.judge(name, value) {
+                Fate::Pass => {}
+                Fate::Cut => survey.cuts.add(at, end + 2)?,
+                Fate::NeedsMap => return None,
+            }
+            at = end + 2;
+        }
+        let is_whole = at + 2 == head.len() && is_at(at, b"\r\n");
+        (is_whole && !survey.signs.has_two_framings()).then_some(survey)
+    }
+
+    fn judge(&mut self, name: &[u8], value: &[u8]) -> Fate {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        // By length first: nearly every name is told apart by that.
+        match name.len() {
+            2 if is("te") => Fate::Cut,
+            4 if is("date") => {
+                self.has_date = true;
+                Fate::Pass
+            }
+            // An offer of another protocol, without an upgrade.
+            7 if is("upgrade") => Fate::Cut,
+            8 if is("location") => self.tells(),
+            10 if is("set-cookie") => self.tells(),
+            10 if is("keep-alive") => Fate::Cut,
+            10 if is("connection") => {
+                self.signs.note_connection(value);
+                if self.signs.names_headers() { Fate::NeedsMap } else { Fate::Cut }
+            }
+            14 if is("content-length") => {
+                self.signs.note_length(value);
+                if self.signs.length().is_some() && !self.signs.has_repeated_length() {
+                    Fate::Pass
+                } else {
+                    Fate::NeedsMap
+                }
+            }
+            15 if is("clear-site-data") => self.tells(),
+            16 if is("proxy-connection") => Fate::Cut,
+            17 if is("transfer-encoding") => {
+                self.signs.note_coding(value);
+                Fate::Cut
+            }
+            18 if is("proxy-authenticate") => Fate::Cut,
+            19 if is("proxy-authorization") => Fate::Cut,
+            _ => Fate::Pass,
+        }
+    }
+
+    fn tells(&mut self) -> Fate {
+        self.may_be_suspect = true;
+        Fate::Pass
+    }
+}
+
+/// Lines to cut out, in their order.
+#[derive(Default)]
+struct Cuts {
+    lines: [(usize, usize); MOST_CUTS],
+    count: usize,
+}
+
+impl Cuts {
+    fn add(&mut self, from: usize, to: usize) -> Option<()> {
+        *self.lines.get_mut(self.count)? = (from, to);
+        self.count += 1;
+        Some(())
+    }
+
+    /// Moves what is behind each cut to the front, and says how much was cut.
+    fn apply(&self, text: &mut BytesMut) -> usize {
+        let lines = self.lines.get(..self.count).unwrap_or_default();
+        let mut cut = 0;
+        for (n, &(from, to)) in lines.iter().enumerate() {
+            let next = lines.get(n + 1).map_or(text.len(), |&(from, _)| from);
+            text.copy_within(to..next, from - cut);
+            cut += to - from;
+        }
+        cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn taken(headers: &str) -> Option<Lines> {
+        let mut buffer = BytesMut::from(format!("HTTP/1.1 200 OK\r\n{headers}\r\nbody").as_bytes());
+        match take(&mut buffer, &mut HeaderMap::new()).unwrap() {
+            Taken::Whole(_, lines, _) => {
+                assert_eq!(buffer, "body");
+                Some(lines)
+            }
+            Taken::Partial => panic!("it is whole"),
+            Taken::NeedsMap => None,
+        }
+    }
+
+    fn text(headers: &str) -> Option<String> {
+        taken(headers).map(|lines| String::from_utf8(lines.text().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn lines_pass_as_they_came() {
+        for lines in ["", "Server: x\r\n", "X-A: \u{e9} b\tc\r\ndate: now\r\ncontent-length: 4\r\n"] {
+            assert_eq!(text(lines).as_deref(), Some(lines));
+        }
+    }
+
+    #[test]
+    fn what_ends_at_a_proxy_is_cut_out() {
+        for (lines, left) in [
+            ("Connection: keep-alive\r\n", ""),
+            ("Keep-Alive: timeout=5\r\na: b\r\n", "a: b\r\n"),
+            ("a: b\r\nTransfer-Encoding: chunked\r\n", "a: b\r\n"),
+            (
+                "a: b\r\nte: x\r\nConnection: close, keep-alive\r\nc: d\r\nUpgrade: h2c\r\ne: f\r\n",
+                "a: b\r\nc: d\r\ne: f\r\n",
+            ),
+            ("Proxy-Connection: x\r\nproxy-authenticate: y\r\nProxy-Authorization: z\r\n", ""),
+        ] {
+            assert_eq!(text(lines).as_deref(), Some(left), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_simple_becomes_a_map() {
+        let many = "te: x\r\n".repeat(MOST_CUTS + 1);
+        for lines in [
+            "a:b\r\n",
+            "a: b \r\n",
+            "a:  b\r\n",
+            "a: b\n",
+            "a:\r\n",
+            "Connection: x-secret\r\nx-secret: 1\r\n",
+            "content-length: 4\r\ncontent-length: 4\r\n",
+            "content-length: x\r\n",
+            "content-length: 4\r\ntransfer-encoding: chunked\r\n",
+            "transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+            &many,
+        ] {
+            assert_eq!(text(lines), None, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_matters_later_is_noted() {
+        let lines = taken("Date: now\r\nContent-Length: 4\r\n").unwrap();
+        assert_eq!((lines.has_date, lines.length, lines.may_be_suspect), (true, Some(4), false));
+        for line in ["Location: /\r\n", "Set-Cookie: a=b\r\n", "Clear-Site-Data: *\r\n"] {
+            assert!(taken(line).unwrap().may_be_suspect, "{line}");
+        }
+    }
+
+    proptest! {
+        /// Lines say what a map of the same head says, but for what ends at a proxy.
+        #[test]
+        fn lines_and_maps_agree(headers in proptest::collection::vec(header(), 0..=MOST_CUTS)) {
+            let mut head = String::new();
+            for (name, value) in &headers {
+                head.extend([name, ": ", value.as_str(), "\r\n"]);
+            }
+            let mut map = HeaderMap::new();
+            for (name, value) in &headers {
+                if !["te", "keep-alive", "connection"].contains(&&*name.to_ascii_lowercase()) {
+                    map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+                }
+            }
+            let lines = taken(&head).unwrap();
+            let found: Vec<_> = lines.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect();
+            prop_assert_eq!(found.len(), map.len());
+            prop_assert_eq!(lines.into_map(), map);
+        }
+    }
+
+    fn header() -> impl Strategy<Value = (&'static str, String)> {
+        let names = prop::sample::select(vec![
+            "X-a",
+            "TE",
+            "te",
+            "Keep-Alive",
+            "connection",
+            "server",
+            "Set-Cookie",
+            "b",
+        ]);
+        (names, "[a-z]([ -~]{0,6}[!-~])?").prop_map(|(name, value)| {
+            let value = if name.eq_ignore_ascii_case("connection") { "close".to_owned() } else { value };
+            (name, value)
+        })
+    }
+}
