@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http::header::{
-    CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, LOCATION,
-};
+use http::header::HeaderValue;
 use http::{HeaderMap, StatusCode};
+
+use super::digest::Digest;
 
 /// One side of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,25 +67,6 @@ impl End {
     }
 }
 
-/// BLAKE3 of a body, and its length in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digest {
-    pub hash: [u8; 32],
-    pub length: u64,
-}
-
-impl Digest {
-    pub fn of(hasher: &blake3::Hasher) -> Self {
-        Self { hash: *hasher.finalize().as_bytes(), length: hasher.count() }
-    }
-
-    /// No body and an empty one are the same.
-    pub(super) fn same(ours: Option<&Self>, theirs: Option<&Self>) -> bool {
-        let body = |digest: Option<&Self>| digest.filter(|digest| digest.length > 0).copied();
-        body(ours) == body(theirs)
-    }
-}
-
 /// The headers that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noted {
@@ -118,32 +99,100 @@ impl Noted {
         }
     }
 
-    const fn header(self) -> HeaderName {
-        match self {
-            Self::ETag => ETAG,
-            Self::LastModified => LAST_MODIFIED,
-            Self::Location => LOCATION,
-            Self::ContentType => CONTENT_TYPE,
-            Self::ContentEncoding => CONTENT_ENCODING,
-            Self::ContentRange => CONTENT_RANGE,
-        }
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "etag" => Self::ETag,
+            "last-modified" => Self::LastModified,
+            "location" => Self::Location,
+            "content-type" => Self::ContentType,
+            "content-encoding" => Self::ContentEncoding,
+            "content-range" => Self::ContentRange,
+            _ => return None,
+        })
     }
 }
 
 /// Copies of their values, because a `HeaderValue` keeps the whole read buffer of its connection alive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NotedHeaders([Option<Box<str>>; Noted::ALL.len()]);
+pub struct NotedHeaders {
+    /// One after the other, in the order of [`Noted::ALL`].
+    text: Box<str>,
+    /// Where each of them ends in the text; one that is absent ends where it begins.
+    ends: [u32; Noted::ALL.len()],
+    present: [bool; Noted::ALL.len()],
+}
 
 impl NotedHeaders {
     pub fn of(headers: &HeaderMap) -> Self {
-        // Lossy is enough: bytes outside UTF-8 still compare, if not as finely.
-        let copy = |name: Noted| {
-            headers.get(name.header()).map(|value| String::from_utf8_lossy(value.as_bytes()).into())
-        };
-        Self(Noted::ALL.map(copy))
+        let mut found = [const { None::<&HeaderValue> }; Noted::ALL.len()];
+        for (name, value) in headers {
+            if let Some(place) = Noted::named(name.as_str()).and_then(|noted| found.get_mut(noted as usize)) {
+                // Of several the first one counts.
+                place.get_or_insert(value);
+            }
+        }
+        let mut text = String::with_capacity(found.iter().flatten().map(|value| value.len()).sum());
+        let mut noted = Self::default();
+        for ((value, end), present) in found.iter().zip(&mut noted.ends).zip(&mut noted.present) {
+            if let Some(value) = value {
+                *present = true;
+                match str::from_utf8(value.as_bytes()) {
+                    Ok(value) => text.push_str(value),
+                    // Bytes outside UTF-8 still compare, if not as finely.
+                    Err(_) => text.push_str(&String::from_utf8_lossy(value.as_bytes())),
+                }
+            }
+            *end = text.len() as u32;
+        }
+        Self { text: text.into_boxed_str(), ..noted }
     }
 
     pub fn get(&self, name: Noted) -> Option<&str> {
-        self.0.get(name as usize)?.as_deref()
+        let place = name as usize;
+        if !*self.present.get(place)? {
+            return None;
+        }
+        let end = *self.ends.get(place)? as usize;
+        let start =
+            place.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |at| *at as usize);
+        self.text.get(start..end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{HeaderName, LOCATION};
+
+    use super::*;
+
+    #[test]
+    fn each_header_is_found_whatever_else_there_is() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(NotedHeaders::of(&headers), NotedHeaders::default());
+        for (n, noted) in Noted::ALL.into_iter().enumerate() {
+            assert_eq!(Noted::named(noted.as_str()), Some(noted));
+            headers.append(HeaderName::from_static(noted.as_str()), HeaderValue::from(n));
+            headers.append(HeaderName::from_static(noted.as_str()), HeaderValue::from_static("a second one"));
+        }
+        headers.insert("date", HeaderValue::from_static("today"));
+        headers.insert(LOCATION, HeaderValue::from_static(""));
+        headers.remove("content-encoding");
+        let noted = NotedHeaders::of(&headers);
+        let expected = [Some("0"), Some("1"), Some(""), Some("3"), None, Some("5")];
+        assert_eq!(Noted::ALL.map(|name| noted.get(name)), expected);
+        // Their order in the head is nobody's business.
+        let backwards: HeaderMap = Noted::ALL
+            .iter()
+            .rev()
+            .filter_map(|n| Some((n.as_str().parse().ok()?, headers.get(n.as_str())?.clone())))
+            .collect();
+        assert_eq!(NotedHeaders::of(&backwards), noted);
+    }
+
+    #[test]
+    fn bytes_outside_utf8_are_kept_as_far_as_they_go() {
+        let value = HeaderValue::from_bytes(b"/caf\xe9").unwrap();
+        let noted = NotedHeaders::of(&HeaderMap::from_iter([(LOCATION, value)]));
+        assert_eq!(noted.get(Noted::Location), Some("/caf\u{fffd}"));
     }
 }
