@@ -204,7 +204,7 @@ impl PairSide {
         Box::new(Self { outcome, head, body, handed: None, held_by_caller: Duration::ZERO })
     }
 
-    fn report(self: Box<Self>, end: End, first_byte: Duration, last_byte: Duration) {
+    fn report(self, end: End, first_byte: Duration, last_byte: Duration) {
         let outcome = Outcome {
             head: Some(self.head),
             body: self.body.finish(),

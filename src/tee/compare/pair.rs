@@ -26,9 +26,7 @@ pub struct Pair {
     /// Redacted.
     pub path: String,
     pub generation: u64,
-    #[serde(serialize_with = "instance")]
     pub source_instance: InstanceName,
-    #[serde(serialize_with = "instance")]
     pub shadow_instance: InstanceName,
     pub verdict: Verdict,
     pub differences: Vec<Difference>,
@@ -102,10 +100,6 @@ fn shown(method: &Method) -> Cow<'static, str> {
         Method::HEAD => "HEAD".into(),
         _ => shorten(method.as_str().to_owned()).into(),
     }
-}
-
-fn instance<S: Serializer>(name: &InstanceName, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(name.as_str())
 }
 
 fn name<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -101,7 +101,9 @@ impl Heard {
                     first_byte: outcome.first_byte,
                     last_byte: outcome.last_byte.filter(|_| !outcome.caller_slow),
                 });
-            exchanges.iter().for_each(|exchange| records.recorder.record(exchange));
+            for exchange in &exchanges {
+                records.recorder.record(exchange);
+            }
             let [of_source, _] = &exchanges;
             records.recorder.record_route(target.path(), of_source.status, &exchanges);
         }
