@@ -175,7 +175,7 @@ fn record(criterion: &mut Criterion) {
     let mut recorder = Recorder::default();
     group.bench_function("exchange", |bencher| bencher.iter(|| recorder.record(black_box(&exchange))));
     group.bench_function("route", |bencher| {
-        bencher.iter(|| recorder.record_route(black_box(PATH), Some(StatusCode::OK), black_box(&exchange)));
+        bencher.iter(|| recorder.record_route(black_box(PATH), Some(StatusCode::OK), black_box(&[exchange])));
     });
     group.finish();
 }

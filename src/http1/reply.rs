@@ -52,15 +52,14 @@ impl Headers {
         }
     }
 
-    /// Each header, in its order; names are in any case.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let (lines, map) = match self {
-            Self::Lines(lines) => (Some(lines), None),
-            Self::Map(map) => (None, Some(map)),
-        };
-        let of_map =
-            map.into_iter().flatten().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        lines.into_iter().flat_map(Lines::iter).chain(of_map)
+    /// Each header, in its order; names are in any case. (No iterator: one over either form costs four times as much.)
+    pub fn for_each<'a>(&'a self, mut see: impl FnMut(&'a [u8], &'a [u8])) {
+        match self {
+            Self::Lines(lines) => lines.iter().for_each(|(name, value)| see(name, value)),
+            Self::Map(map) => {
+                map.iter().for_each(|(name, value)| see(name.as_str().as_bytes(), value.as_bytes()));
+            }
+        }
     }
 
     /// There may be one that [`crate::proxy::classify::suspect`] looks at.

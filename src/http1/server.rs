@@ -357,17 +357,17 @@ where
 /// Writes one header after another; the length that they announce, and whether there is a date.
 fn write_each(out: &mut BytesMut, headers: &Headers, never_has_body: bool) -> (Option<u64>, bool) {
     let (mut announced, mut has_date) = (None, false);
-    for (name, value) in headers.iter() {
+    headers.for_each(|name, value| {
         if name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()) {
             match head::number(value) {
                 Some(bytes) if !never_has_body && announced.is_none() => announced = Some(bytes),
                 // HTTP/2 lets through what is said twice, or in no digit at all.
-                _ => continue,
+                _ => return,
             }
         }
         has_date |= name.eq_ignore_ascii_case(DATE.as_str().as_bytes());
         head::write_header(out, name, value);
-    }
+    });
     (announced, has_date)
 }
 

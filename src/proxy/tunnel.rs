@@ -46,9 +46,10 @@ impl Ticket {
         lease: Lease<Upload>,
         answer: &Headers,
     ) -> Self {
-        let websocket = answer.iter().any(|(name, protocol)| {
-            name.eq_ignore_ascii_case(UPGRADE.as_str().as_bytes())
-                && protocol.eq_ignore_ascii_case(b"websocket")
+        let mut websocket = false;
+        answer.for_each(|name, protocol| {
+            websocket |= name.eq_ignore_ascii_case(UPGRADE.as_str().as_bytes())
+                && protocol.eq_ignore_ascii_case(b"websocket");
         });
         Self { instance, guard, service, _lease: lease, websocket }
     }

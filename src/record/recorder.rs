@@ -144,20 +144,25 @@ impl Recorder {
         connect.record(took);
     }
 
-    /// Records an exchange for the route of its target, besides [`Recorder::record`].
+    /// Records a request's exchanges for the route of its target, besides [`Recorder::record`].
     ///
     /// An application that answers 404 does not know the path as a route of its own; those share
-    /// `other`, so that a scanner cannot fill the table. Pass the source's status for both sides.
-    pub fn record_route(&mut self, target: &str, source_status: Option<StatusCode>, exchange: &Exchange) {
-        let template = route_template(target);
+    /// `other`, so that a scanner cannot fill the table. The source's status decides for both sides.
+    pub fn record_route(&mut self, target: &str, source_status: Option<StatusCode>, exchanges: &[Exchange]) {
         let unknown = source_status.is_none_or(|status| status == StatusCode::NOT_FOUND);
-        let route = self.0.routes.get(if unknown { OTHER_ROUTE } else { template.as_str() });
-        let Some(side) = route.get_mut(place(exchange.side, exchange.direction)) else { return };
-        if let Some(took) = exchange.first_byte {
-            side.first_byte.record(took);
-        }
-        if let Some(took) = exchange.last_byte {
-            side.last_byte.record(took);
+        let route = if unknown {
+            self.0.routes.get(OTHER_ROUTE)
+        } else {
+            self.0.routes.get(route_template(target).as_str())
+        };
+        for exchange in exchanges {
+            let Some(side) = route.get_mut(place(exchange.side, exchange.direction)) else { continue };
+            if let Some(took) = exchange.first_byte {
+                side.first_byte.record(took);
+            }
+            if let Some(took) = exchange.last_byte {
+                side.last_byte.record(took);
+            }
         }
     }
 
@@ -218,7 +223,7 @@ mod tests {
                 let exchange = exchange(side, n);
                 lane.record(&exchange);
                 lane.connect(side, Direction::Forward, Duration::from_micros(80));
-                lane.record_route(&format!("/r{}x/{n}", n % 30), exchange.status, &exchange);
+                lane.record_route(&format!("/r{}x/{n}", n % 30), exchange.status, &[exchange]);
             }
         }
         assert!(lane.memory() < 1_850_000, "{}", lane.memory());

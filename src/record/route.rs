@@ -31,11 +31,11 @@ impl Template {
         self.bytes.get(..self.length).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or(OTHER_ROUTE)
     }
 
-    fn push(&mut self, text: &str) {
+    fn push(&mut self, text: &[u8]) {
         let end = self.length + text.len();
         // Always fits, as segments are bounded.
         if let Some(place) = self.bytes.get_mut(self.length..end) {
-            place.copy_from_slice(text.as_bytes());
+            place.copy_from_slice(text);
             self.length = end;
         }
     }
@@ -44,27 +44,28 @@ impl Template {
 /// `/users/42/orders?page=2` → `/users/:id/*`.
 pub fn route_template(target: &str) -> Template {
     let mut template = Template { bytes: [0; LONGEST_TEMPLATE], length: 0 };
-    let end = target.find(['?', '#']).unwrap_or(target.len());
-    let mut segments = target.get(..end).unwrap_or_default().split('/').filter(|segment| !segment.is_empty());
+    // What is cut at is ASCII, so every piece is UTF-8 as the whole is.
+    let path = target.as_bytes().split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
+    let mut segments = path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty());
     for segment in segments.by_ref().take(2) {
-        template.push("/");
-        template.push(if is_id(segment) { ID } else { segment });
+        template.push(b"/");
+        template.push(if is_id(segment) { ID.as_bytes() } else { segment });
     }
     if template.length == 0 {
-        template.push("/");
+        template.push(b"/");
     } else if segments.next().is_some() {
-        template.push(DEEPER);
+        template.push(DEEPER.as_bytes());
     }
     template
 }
 
 /// Numbers, UUIDs, long hexadecimal strings, and anything too long to be a name.
-fn is_id(segment: &str) -> bool {
+fn is_id(segment: &[u8]) -> bool {
     if segment.len() > LONGEST_SEGMENT {
         return true;
     }
     let (mut dashes, mut digits, mut letters) = (0, 0, 0);
-    for byte in segment.bytes() {
+    for byte in segment {
         match byte {
             b'-' => dashes += 1,
             b'0'..=b'9' => digits += 1,
@@ -101,36 +102,44 @@ pub(super) const fn place(side: Side, direction: Direction) -> usize {
 /// The bounded table of a service's routes.
 #[derive(Clone, Debug)]
 pub(super) struct Routes<C: Counter> {
-    named: HashMap<Box<str>, RouteSides<C>>,
+    /// The place of each in `sides`.
+    named: HashMap<Box<str>, usize>,
+    sides: Vec<RouteSides<C>>,
     other: RouteSides<C>,
 }
 
 impl<C: Counter> Default for Routes<C> {
     fn default() -> Self {
-        Self { named: HashMap::new(), other: RouteSides::default() }
+        Self { named: HashMap::new(), sides: Vec::new(), other: RouteSides::default() }
     }
 }
 
 impl<C: Counter> Routes<C> {
     /// The route of that template, or `other` once the table is full.
     pub(super) fn get(&mut self, template: &str) -> &mut RouteSides<C> {
-        let room = self.named.len() < MAX_ROUTES;
-        if template == OTHER_ROUTE || !(room || self.named.contains_key(template)) {
+        if template == OTHER_ROUTE {
             return &mut self.other;
         }
-        if !self.named.contains_key(template) {
-            self.named.insert(template.into(), RouteSides::default());
-        }
-        self.named.get_mut(template).unwrap_or(&mut self.other)
+        let place = self.named.get(template).copied().unwrap_or_else(|| {
+            let place = self.sides.len();
+            if place < MAX_ROUTES {
+                self.named.insert(template.into(), place);
+                self.sides.push(RouteSides::default());
+            }
+            place
+        });
+        self.sides.get_mut(place).unwrap_or(&mut self.other)
     }
 
     /// `other` comes last.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &RouteSides<C>)> {
-        self.named.iter().map(|(name, sides)| (&**name, sides)).chain([(OTHER_ROUTE, &self.other)])
+        let named = self.named.iter().filter_map(|(name, place)| Some((&**name, self.sides.get(*place)?)));
+        named.chain([(OTHER_ROUTE, &self.other)])
     }
 
     pub(super) fn heap(&self) -> usize {
-        let table = self.named.capacity() * size_of::<(Box<str>, RouteSides<C>)>();
+        let table = self.named.capacity() * size_of::<(Box<str>, usize)>()
+            + self.sides.capacity() * size_of::<RouteSides<C>>();
         let held = |sides: &RouteSides<C>| {
             sides.iter().map(|side| side.first_byte.heap() + side.last_byte.heap()).sum::<usize>()
         };
@@ -206,7 +215,7 @@ mod tests {
         assert_eq!(routes.other[0].first_byte.summary().count, 50);
         // A known one is still known.
         routes.get("/r0x")[0].first_byte.record(Duration::from_millis(1));
-        assert_eq!(routes.named["/r0x"][0].first_byte.summary().count, 2);
+        assert_eq!(routes.sides[routes.named["/r0x"]][0].first_byte.summary().count, 2);
     }
 
     #[test]

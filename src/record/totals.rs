@@ -225,10 +225,10 @@ mod tests {
             for n in 0..10 {
                 let exchange = exchange(100 + worker);
                 recorder.record(&exchange);
-                recorder.record_route(&format!("/users/{n}?q={n}"), exchange.status, &exchange);
-                recorder.record_route(&format!("/.env{n}"), Some(StatusCode::NOT_FOUND), &exchange);
+                recorder.record_route(&format!("/users/{n}?q={n}"), exchange.status, &[exchange]);
+                recorder.record_route(&format!("/.env{n}"), Some(StatusCode::NOT_FOUND), &[exchange]);
             }
-            recorder.record_route("/rare", Some(StatusCode::OK), &exchange(9));
+            recorder.record_route("/rare", Some(StatusCode::OK), &[exchange(9)]);
             totals.absorb(&recorder.take_interval().unwrap());
         }
         let routes = totals.routes(WAY.0, WAY.1);

@@ -66,6 +66,9 @@ impl Selection {
 pub struct Sampler {
     next: OwnLine,
     parts: u32,
+    /// How often `parts` goes into a period, and what is left.
+    shortest: u32,
+    rest: u32,
     seed: u64,
 }
 
@@ -80,7 +83,9 @@ const WHOLE: u32 = Percent::WHOLE;
 
 impl Sampler {
     pub fn new(percent: Percent, seed: u64) -> Self {
-        Self { next: OwnLine(AtomicU64::new(0)), parts: percent.parts(), seed }
+        let parts = percent.parts();
+        let (shortest, rest) = (WHOLE.checked_div(parts).unwrap_or(0), WHOLE.checked_rem(parts).unwrap_or(0));
+        Self { next: OwnLine(AtomicU64::new(0)), parts, shortest, rest, seed }
     }
 
     /// Takes the next ticket and says whether this read is to be teed.
@@ -119,8 +124,9 @@ impl Sampler {
         // How far the ticket is into its stratum, in units of 1/WHOLE stratum. Each ticket is `parts`
         // units long, so divisions by `parts` count tickets before it and from it on.
         let units = (within % whole) as u32;
-        let before = units / self.parts;
-        let length = before + (WHOLE - units).div_ceil(self.parts);
+        let (before, offset) = (units / self.parts, units % self.parts);
+        // That is `before + ⌈(WHOLE - units) / parts⌉`, without a second division on every request's way.
+        let length = self.shortest + u32::from(offset < self.rest);
         before == scale(mix(self.seed, stratum), length)
     }
 }

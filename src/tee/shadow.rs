@@ -119,6 +119,7 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::config::InstanceName;
     use crate::tee::compare::{Asked, End, Outcome, Parties, compare};
 
     fn pair() -> Pair {
@@ -126,12 +127,12 @@ mod tests {
         let parties = Parties {
             service: "web".into(),
             generation: 1,
-            source_instance: "source".into(),
-            shadow_instance: "shadow".into(),
+            source_instance: InstanceName::Source,
+            shadow_instance: InstanceName::Shadow,
         };
         let broke_off = Outcome::without_head(End::BrokeOff);
         let comparison = compare(&asked, &broke_off, &broke_off);
-        Pair::new(SystemTime::UNIX_EPOCH, &parties, &asked, "/", &broke_off, &broke_off, comparison)
+        Pair::new(SystemTime::UNIX_EPOCH, parties, &asked, "/", &broke_off, &broke_off, comparison)
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! What a request's head gets on its way to an instance.
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
 /// Headers that are not in a request's own map. Whoever adds them has seen to it that the map has none of the same name.
 #[derive(Debug, Default)]
 pub struct Added {
+    /// Made when they are given; where only lines are, HTTP/2 reads them.
     entries: Vec<(HeaderName, HeaderValue)>,
     /// The same as HTTP/1.1 writes them.
-    lines: Vec<u8>,
+    lines: Bytes,
 }
 
 impl Added {
@@ -19,7 +21,12 @@ impl Added {
                 lines.extend_from_slice(part);
             }
         }
-        Self { entries, lines }
+        Self { entries, lines: lines.into() }
+    }
+
+    /// Whole lines, with names in lower case: `name: value\r\n`.
+    pub const fn of_lines(lines: Bytes) -> Self {
+        Self { entries: Vec::new(), lines }
     }
 
     pub fn lines(&self) -> &[u8] {
@@ -31,6 +38,9 @@ impl Added {
         for (name, _) in &self.entries {
             headers.remove(name);
         }
+        for (name, _) in self.read() {
+            headers.remove(name);
+        }
     }
 
     /// Puts them into a map.
@@ -38,5 +48,54 @@ impl Added {
         for (name, value) in &self.entries {
             headers.insert(name, value.clone());
         }
+        for (name, value) in self.read() {
+            headers.append(name, value);
+        }
+    }
+
+    /// What is there as lines alone.
+    fn read(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let lines = if self.entries.is_empty() { &*self.lines } else { b"" };
+        lines.split(|byte| *byte == b'\n').filter_map(|line| {
+            let line = line.strip_suffix(b"\r")?;
+            let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
+            Some((
+                HeaderName::from_bytes(name).ok()?,
+                HeaderValue::from_bytes(value.strip_prefix(b": ")?).ok()?,
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_as_lines_is_there_for_http2_too() {
+        let lines: &[u8] = b"accept: */*\r\nx-time: 10:30\r\nvia: a\r\nvia: b\r\nempty: \r\n";
+        let added = Added::of_lines(Bytes::from_static(lines));
+        let mut headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("app"))]);
+        for _ in 0..2 {
+            added.insert_into(&mut headers);
+            assert_eq!(headers.len(), 6, "{headers:?}");
+            assert_eq!(headers["x-time"], "10:30");
+            assert_eq!(headers.get_all("via").iter().collect::<Vec<_>>(), ["a", "b"]);
+            assert_eq!(headers["empty"], "");
+            // As for a request that goes to another connection.
+            added.remove_from(&mut headers);
+            assert_eq!(headers.len(), 1);
+        }
+        assert_eq!(added.lines(), lines);
+    }
+
+    #[test]
+    fn entries_become_lines() {
+        let entry = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let added = Added::new(vec![entry("x-a", "1"), entry("x-b", "2")]);
+        assert_eq!(added.lines(), b"x-a: 1\r\nx-b: 2\r\n");
+        let mut headers = HeaderMap::new();
+        added.insert_into(&mut headers);
+        assert_eq!((headers.len(), headers["x-b"].as_bytes()), (2, &b"2"[..]));
     }
 }

@@ -5,6 +5,8 @@
 
 use http::StatusCode;
 
+use crate::http1::Headers;
+
 /// What an answer to a read suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suspicion {
@@ -33,27 +35,20 @@ impl Suspicion {
     }
 }
 
-/// A read whose answer suggests that it had a side effect after all; the strongest sign wins. `answer`: its headers, with
-/// names in any case.
+/// A read whose answer suggests that it had a side effect after all; the strongest sign wins.
 ///
 /// A first cookie for a caller without any is what every site does, and says nothing.
-pub fn suspect<'a>(
-    status: StatusCode,
-    request_had_cookie: bool,
-    answer: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-) -> Option<Suspicion> {
+pub fn suspect(status: StatusCode, request_had_cookie: bool, answer: &Headers) -> Option<Suspicion> {
     let (mut points, mut clears, mut sets, mut expires) = (false, false, false, false);
-    for (name, value) in answer {
-        match name.len() {
-            8 => points |= name.eq_ignore_ascii_case(b"location"),
-            10 if name.eq_ignore_ascii_case(b"set-cookie") => {
-                sets = true;
-                expires |= expires_at_once(value);
-            }
-            15 => clears |= name.eq_ignore_ascii_case(b"clear-site-data"),
-            _ => {}
+    answer.for_each(|name, value| match name.len() {
+        8 => points |= name.eq_ignore_ascii_case(b"location"),
+        10 if name.eq_ignore_ascii_case(b"set-cookie") => {
+            sets = true;
+            expires |= expires_at_once(value);
         }
-    }
+        15 => clears |= name.eq_ignore_ascii_case(b"clear-site-data"),
+        _ => {}
+    });
     match status {
         StatusCode::CREATED => Some(Suspicion::Created),
         StatusCode::ACCEPTED | StatusCode::RESET_CONTENT => Some(Suspicion::Accepted),
@@ -83,14 +78,19 @@ fn expires_at_once(cookie: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue};
+
     use super::*;
 
     const LOCATION: &str = "Location";
     const SET_COOKIE: &str = "set-cookie";
 
     fn judged(status: u16, had_cookie: bool, headers: &[(&'static str, &'static str)]) -> Option<Suspicion> {
-        let answer = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        suspect(StatusCode::from_u16(status).unwrap(), had_cookie, answer)
+        let entry = |&(name, value): &(&'static str, &'static str)| {
+            (name.parse::<HeaderName>().unwrap(), HeaderValue::from_static(value))
+        };
+        let answer = Headers::Map(headers.iter().map(entry).collect());
+        suspect(StatusCode::from_u16(status).unwrap(), had_cookie, &answer)
     }
 
     #[test]

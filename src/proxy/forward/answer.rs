@@ -22,7 +22,7 @@ use crate::proxy::gate::local::Signal;
 use crate::proxy::service::Service;
 use crate::proxy::worker::Worker;
 use crate::record::{Direction, Exchange, Side};
-use crate::tee::compare::{Digest, End, Head, Outcome};
+use crate::tee::compare::{Digester, End, Head, Outcome};
 use crate::upstream::{AnswerBody, AnswerFault, Lease};
 
 /// The body of a response to a caller.
@@ -71,7 +71,7 @@ pub struct Times {
 pub struct PairSide {
     pub outcome: oneshot::Sender<Outcome>,
     pub head: Head,
-    pub hasher: blake3::Hasher,
+    pub body: Digester,
     /// Since when a chunk has been waiting for its caller to come for the next one.
     pub handed: Option<Instant>,
     pub held_by_caller: Duration,
@@ -111,7 +111,7 @@ impl Open {
                         access.bytes += data.len() as u64;
                     }
                     if let Some(pair) = &mut self.pair {
-                        pair.hasher.update(data);
+                        pair.body.update(data);
                         pair.handed = Some(Instant::now());
                     }
                 }
@@ -200,14 +200,14 @@ pub const fn direction(active: InstanceName) -> Direction {
 
 impl PairSide {
     pub fn new(outcome: oneshot::Sender<Outcome>, head: Head) -> Box<Self> {
-        let hasher = blake3::Hasher::new();
-        Box::new(Self { outcome, head, hasher, handed: None, held_by_caller: Duration::ZERO })
+        let body = Digester::default();
+        Box::new(Self { outcome, head, body, handed: None, held_by_caller: Duration::ZERO })
     }
 
-    fn report(self: Box<Self>, end: End, first_byte: Duration, last_byte: Duration) {
+    fn report(self, end: End, first_byte: Duration, last_byte: Duration) {
         let outcome = Outcome {
             head: Some(self.head),
-            body: (self.hasher.count() > 0).then(|| Digest::of(&self.hasher)),
+            body: self.body.finish(),
             end,
             first_byte: Some(first_byte),
             last_byte: (end == End::Complete).then_some(last_byte),

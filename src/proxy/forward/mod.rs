@@ -135,7 +135,7 @@ async fn serve(
     service.count_request(guard.admitted.active, class, status);
     if class == Class::Read
         && (status != StatusCode::OK || headers.may_be_suspect())
-        && let Some(suspicion) = suspect(status, credentials, headers.iter())
+        && let Some(suspicion) = suspect(status, credentials, &headers)
     {
         count(&mut service.counts.borrow_mut().suspects, suspicion.as_str(), 1);
     }

@@ -5,11 +5,13 @@
 //! can neither accuse the shadow nor speak for it.
 
 mod difference;
+mod digest;
 mod outcome;
 mod pair;
 
 pub use difference::{Difference, redact_target};
-pub use outcome::{Digest, End, Head, Noted, NotedHeaders, Outcome};
+pub use digest::{Digest, Digester};
+pub use outcome::{End, Head, Noted, NotedHeaders, Outcome};
 pub use pair::{Pair, Parties, RecentPairs, Times};
 
 use http::{Method, StatusCode};
@@ -155,7 +157,7 @@ pub fn compare(asked: &Asked, source: &Outcome, shadow: &Outcome) -> Comparison 
         differences.push(Difference::new("status", ours.status.as_str(), theirs.status.as_str()));
     }
     let headers = HeaderDifferences::find(&ours.noted, &theirs.noted, &mut differences);
-    let body = !Digest::same(source.body.as_ref(), shadow.body.as_ref());
+    let body = source.body != shadow.body;
     if body {
         differences.push(Difference::of_bodies(source.body.as_ref(), shadow.body.as_ref()));
     }
@@ -291,22 +293,24 @@ impl HeaderDifferences {
 }
 
 fn same_value(name: Noted, ours: Option<&str>, theirs: Option<&str>) -> bool {
+    if ours == theirs {
+        return true;
+    }
     match (ours, theirs) {
         // `text/html; charset=utf-8` and `text/html;charset=UTF-8` are one type.
-        (Some(ours), Some(theirs)) if name == Noted::ContentType => {
-            let plain = |value: &str| {
-                value.bytes().filter(|b| *b != b' ').map(|b| b.to_ascii_lowercase()).collect::<Vec<_>>()
-            };
-            plain(ours) == plain(theirs)
-        }
+        (Some(ours), Some(theirs)) if name == Noted::ContentType => plain(ours).eq(plain(theirs)),
         (Some(ours), Some(theirs)) if name == Noted::ContentEncoding => ours.eq_ignore_ascii_case(theirs),
-        _ => ours == theirs,
+        _ => false,
     }
 }
 
+fn plain(value: &str) -> impl Iterator<Item = u8> {
+    value.bytes().filter(|byte| *byte != b' ').map(|byte| byte.to_ascii_lowercase())
+}
+
 fn is_byteranges(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("multipart/byteranges")
+    let essence = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"multipart/byteranges")
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use http::StatusCode;
 
 use crate::http1::Headers;
 
+use super::digest::Digest;
+
 /// One side of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -66,25 +68,6 @@ impl End {
     }
 }
 
-/// BLAKE3 of a body, and its length in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digest {
-    pub hash: [u8; 32],
-    pub length: u64,
-}
-
-impl Digest {
-    pub fn of(hasher: &blake3::Hasher) -> Self {
-        Self { hash: *hasher.finalize().as_bytes(), length: hasher.count() }
-    }
-
-    /// No body and an empty one are the same.
-    pub(super) fn same(ours: Option<&Self>, theirs: Option<&Self>) -> bool {
-        let body = |digest: Option<&Self>| digest.filter(|digest| digest.length > 0).copied();
-        body(ours) == body(theirs)
-    }
-}
-
 /// The headers that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noted {
@@ -135,24 +118,89 @@ impl Noted {
 
 /// Copies of their values, because a `HeaderValue` keeps the whole read buffer of its connection alive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NotedHeaders([Option<Box<str>>; Noted::ALL.len()]);
+pub struct NotedHeaders {
+    /// One after the other, in the order of [`Noted::ALL`].
+    text: Box<str>,
+    /// Where each of them ends in the text; one that is absent ends where it begins.
+    ends: [u32; Noted::ALL.len()],
+    present: [bool; Noted::ALL.len()],
+}
 
 impl NotedHeaders {
-    /// The first of each name counts.
     pub fn of(headers: &Headers) -> Self {
-        let mut noted = Self::default();
-        for (name, value) in headers.iter() {
-            if let Some(known) = Noted::named(name)
-                && let Some(place @ None) = noted.0.get_mut(known as usize)
-            {
-                // Lossy is enough: bytes outside UTF-8 still compare, if not as finely.
-                *place = Some(String::from_utf8_lossy(value).into());
+        let mut found = [const { None::<&[u8]> }; Noted::ALL.len()];
+        headers.for_each(|name, value| {
+            if let Some(place) = Noted::named(name).and_then(|noted| found.get_mut(noted as usize)) {
+                // Of several the first one counts.
+                place.get_or_insert(value);
             }
+        });
+        let mut text = String::with_capacity(found.iter().flatten().map(|value| value.len()).sum());
+        let mut noted = Self::default();
+        for ((value, end), present) in found.iter().zip(&mut noted.ends).zip(&mut noted.present) {
+            if let Some(value) = value {
+                *present = true;
+                match str::from_utf8(value) {
+                    Ok(value) => text.push_str(value),
+                    // Bytes outside UTF-8 still compare, if not as finely.
+                    Err(_) => text.push_str(&String::from_utf8_lossy(value)),
+                }
+            }
+            *end = text.len() as u32;
         }
-        noted
+        Self { text: text.into_boxed_str(), ..noted }
     }
 
     pub fn get(&self, name: Noted) -> Option<&str> {
-        self.0.get(name as usize)?.as_deref()
+        let place = name as usize;
+        if !*self.present.get(place)? {
+            return None;
+        }
+        let end = *self.ends.get(place)? as usize;
+        let start =
+            place.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |at| *at as usize);
+        self.text.get(start..end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+
+    use super::*;
+
+    fn noted(headers: &HeaderMap) -> NotedHeaders {
+        NotedHeaders::of(&Headers::Map(headers.clone()))
+    }
+
+    #[test]
+    fn each_header_is_found_whatever_else_there_is() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(noted(&headers), NotedHeaders::default());
+        for (n, name) in Noted::ALL.into_iter().enumerate() {
+            assert_eq!(Noted::named(name.as_str().to_uppercase().as_bytes()), Some(name));
+            headers.append(HeaderName::from_static(name.as_str()), HeaderValue::from(n));
+            headers.append(HeaderName::from_static(name.as_str()), HeaderValue::from_static("a second one"));
+        }
+        headers.insert("date", HeaderValue::from_static("today"));
+        headers.insert(LOCATION, HeaderValue::from_static(""));
+        headers.remove("content-encoding");
+        let found = noted(&headers);
+        let expected = [Some("0"), Some("1"), Some(""), Some("3"), None, Some("5")];
+        assert_eq!(Noted::ALL.map(|name| found.get(name)), expected);
+        // Their order in the head is nobody's business.
+        let backwards: HeaderMap = Noted::ALL
+            .iter()
+            .rev()
+            .filter_map(|n| Some((n.as_str().parse().ok()?, headers.get(n.as_str())?.clone())))
+            .collect();
+        assert_eq!(noted(&backwards), found);
+    }
+
+    #[test]
+    fn bytes_outside_utf8_are_kept_as_far_as_they_go() {
+        let value = HeaderValue::from_bytes(b"/caf\xe9").unwrap();
+        let found = noted(&HeaderMap::from_iter([(LOCATION, value)]));
+        assert_eq!(found.get(Noted::Location), Some("/caf\u{fffd}"));
     }
 }

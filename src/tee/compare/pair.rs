@@ -1,13 +1,16 @@
 //! What is remembered of a pair, and the most recent ones.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::Method;
 use serde::{Serialize, Serializer};
 
 use super::difference::{redact_target, shorten};
 use super::{Asked, Comparison, Difference, Outcome, Verdict};
+use crate::config::InstanceName;
 
 /// One compared pair. It names the instances and the generation it was taken at: evidence about an
 /// instance must never be read as evidence about its successor.
@@ -19,14 +22,12 @@ pub struct Pair {
     pub at: SystemTime,
     #[serde(serialize_with = "name")]
     pub service: Arc<str>,
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// Redacted.
     pub path: String,
     pub generation: u64,
-    #[serde(serialize_with = "name")]
-    pub source_instance: Arc<str>,
-    #[serde(serialize_with = "name")]
-    pub shadow_instance: Arc<str>,
+    pub source_instance: InstanceName,
+    pub shadow_instance: InstanceName,
     pub verdict: Verdict,
     pub differences: Vec<Difference>,
     pub source: Times,
@@ -47,28 +48,27 @@ pub struct Times {
 pub struct Parties {
     pub service: Arc<str>,
     pub generation: u64,
-    pub source_instance: Arc<str>,
-    pub shadow_instance: Arc<str>,
+    pub source_instance: InstanceName,
+    pub shadow_instance: InstanceName,
 }
 
 impl Pair {
     /// `target` is the request's path and query as the caller sent it.
     pub fn new(
         at: SystemTime,
-        parties: &Parties,
+        parties: Parties,
         asked: &Asked,
         target: &str,
         source: &Outcome,
         shadow: &Outcome,
         comparison: Comparison,
     ) -> Self {
-        let parties = parties.clone();
         Self {
             id: 0,
             at,
             service: parties.service,
-            method: shorten(asked.method.as_str()),
-            path: shorten(&redact_target(target)),
+            method: shown(&asked.method),
+            path: shorten(redact_target(target)),
             generation: parties.generation,
             source_instance: parties.source_instance,
             shadow_instance: parties.shadow_instance,
@@ -91,6 +91,15 @@ impl Times {
 fn unix_millis<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     serializer.serialize_u64(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The usual ones as they are; anybody can make up others of any length.
+fn shown(method: &Method) -> Cow<'static, str> {
+    match *method {
+        Method::GET => "GET".into(),
+        Method::HEAD => "HEAD".into(),
+        _ => shorten(method.as_str().to_owned()).into(),
+    }
 }
 
 fn name<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,22 +7,16 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{EXPECT, HeaderMap, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 
+use super::copy::Copy;
 use crate::http1::{Reply, client};
 use crate::tee::budget::Permit;
-use crate::tee::compare::{Digest, End, Head, Outcome};
+use crate::tee::compare::{Digester, End, Head, Outcome};
 use crate::tee::skip::Skip;
-use crate::upstream::{
-    Added, AnswerBody, AnswerFault, ConnectError, Lease, Pool, SendError, SendFault, Want,
-};
+use crate::upstream::{AnswerBody, AnswerFault, ConnectError, Lease, Pool, SendError, SendFault, Want};
 
-const TEE: HeaderName = HeaderName::from_static("segue-tee");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// A request body that is whole already.
 #[derive(Clone, Debug)]
 pub struct Whole(Option<Bytes>);
@@ -65,25 +59,10 @@ pub struct Leg {
 
 pub struct Question<'a> {
     pub method: &'a Method,
-    pub target: &'a PathAndQuery,
-    pub headers: HeaderMap,
+    /// Its map is used up.
+    pub copy: &'a mut Copy,
     pub body: Bytes,
-    pub trace_sampled: bool,
     pub max_answer_bytes: u64,
-}
-
-/// Marks a copy as the shadow's, with a trace of its own: joining the caller's would double its spans.
-pub fn mark(headers: &mut HeaderMap, sampled: bool) {
-    headers.insert(TEE, HeaderValue::from_static("shadow"));
-    // The body is whole; nobody waits for an invitation to send it.
-    headers.remove(EXPECT);
-    headers.remove(TRACESTATE);
-    let trace = fastrand::u128(1..);
-    let span = fastrand::u64(1..);
-    let parent = format!("00-{trace:032x}-{span:016x}-{:02x}", u8::from(sampled));
-    if let Ok(parent) = HeaderValue::from_str(&parent) {
-        headers.insert(TRACEPARENT, parent);
-    }
 }
 
 /// `sent_any` is set once the shadow may have seen the request, for whoever gives up waiting.
@@ -93,8 +72,8 @@ pub async fn ask(
     permit: &Permit,
     sent_any: &Cell<bool>,
 ) -> Leg {
-    let mut headers = question.headers;
-    mark(&mut headers, question.trace_sampled);
+    let Copy { target, headers, lines, version, .. } = question.copy;
+    let mut headers = std::mem::take(headers);
     let body = Whole::new(question.body);
     let mut connect = None;
     let mut retried = false;
@@ -106,11 +85,12 @@ pub async fn ask(
         connect = lease.connect.or(connect);
         let mut request = Request::new(body.clone());
         *request.method_mut() = question.method.clone();
-        *request.uri_mut() = Uri::from(question.target.clone());
+        *request.uri_mut() = Uri::from(target.clone());
+        *request.version_mut() = *version;
         *request.headers_mut() = headers;
         let sent = Instant::now();
         sent_any.set(true);
-        match lease.send(request, &Added::default(), |_| {}).await {
+        match lease.send(request, lines, |_| {}).await {
             Ok(reply) => {
                 let outcome = read(lease, reply, sent, question.max_answer_bytes, permit).await;
                 return Leg { outcome, connect, unseen: None, retried };
@@ -149,7 +129,7 @@ async fn read(
     let Reply { status, headers, mut body } = reply;
     let head = Some(Head::of(status, &headers));
     drop(headers);
-    let mut hasher = blake3::Hasher::new();
+    let mut digester = Digester::default();
     let mut end = End::Complete;
     while let Some(frame) = next_frame(&mut body).await {
         let Ok(frame) = frame else {
@@ -158,11 +138,11 @@ async fn read(
         };
         if let Some(data) = frame.data_ref() {
             permit.charge(data.len() as u64);
-            if hasher.count().saturating_add(data.len() as u64) > max_bytes {
+            if digester.length().saturating_add(data.len() as u64) > max_bytes {
                 end = End::TooLarge;
                 break;
             }
-            hasher.update(data);
+            digester.update(data);
         }
     }
     let complete = end == End::Complete;
@@ -171,7 +151,7 @@ async fn read(
     }
     Outcome {
         head,
-        body: (hasher.count() > 0).then(|| Digest::of(&hasher)),
+        body: digester.finish(),
         end,
         first_byte,
         last_byte: complete.then(|| sent.elapsed()),

@@ -1,34 +1,166 @@
 //! Owned copies of a head. Header values are slices of a connection's read buffer, so a clone would keep
 //! a whole buffer alive for a few hundred bytes of headers.
+//!
+//! A copy for a shadow that is spoken to in HTTP/1.1 is made of lines, ready to be written: nobody looks its headers up.
 
-use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
-use http::header::HeaderValue;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+};
 use http::request::Parts;
 use http::uri::PathAndQuery;
+use http::{Method, Version};
 
+use crate::tee::compare::Asked;
 use crate::upstream::Added;
 
-/// Bytes that [`owned`] will hold, about.
+const SEGUE_TEE: HeaderName = HeaderName::from_static("segue-tee");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// What a copy is marked with, so that nobody takes it for a caller's.
+const MARK: &str = "shadow";
+
+/// `00-`, a trace of 16 bytes, `-`, a span of 8, `-`, flags.
+const TRACEPARENT_LENGTH: usize = 55;
+/// Room for the headers that a copy gets of its own.
+const OWN_LINES: usize = 128;
+/// Room for the few headers that are no lines; the answer's are put into the same map afterwards.
+const MAP_ROOM: usize = 12;
+
+/// A head of its own, marked as a copy.
+pub struct Copy {
+    pub target: PathAndQuery,
+    pub host: Option<HeaderValue>,
+    pub headers: HeaderMap,
+    /// Headers that are written beside those of the map.
+    pub lines: Added,
+    /// The caller's: HTTP/2 takes cookies apart.
+    pub version: Version,
+}
+
+/// Which form a copy gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For HTTP/1.1. In the map are only the headers that decide how the others are written.
+    Lines,
+    /// All of them in the map.
+    Map,
+}
+
+/// Bytes that a copy will hold, about.
 pub fn size_of(parts: &Parts) -> u64 {
     let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let target = parts.uri.path_and_query().map_or(1, |target| target.as_str().len());
     (headers + target) as u64
 }
 
-/// Target and headers in one buffer of their own.
-pub(super) fn owned(parts: &Parts, added: &Added) -> (PathAndQuery, HeaderMap) {
-    let mut buffer = BytesMut::with_capacity(size_of(parts) as usize);
-    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 6);
-    for (name, value) in &parts.headers {
-        headers.append(name.clone(), own_value(&mut buffer, value));
+impl Copy {
+    /// `parts` and what is `added` are as the source will get them; `size` is what [`size_of`] says of them. `sampled` goes
+    /// into the trace.
+    ///
+    /// All of it is in one buffer.
+    pub fn new(parts: &Parts, added: &Added, size: u64, form: Form, sampled: bool) -> Self {
+        // `: ` and the end of a line for each.
+        let room = size as usize + 4 * parts.headers.len() + added.lines().len() + OWN_LINES;
+        let mut buffer = BytesMut::with_capacity(room);
+        let (target, mut headers) = (own_target(&mut buffer, parts), HeaderMap::with_capacity(MAP_ROOM));
+        let mut host = None;
+        let lines = match form {
+            Form::Lines => {
+                for (name, value) in &parts.headers {
+                    if is_framing(name, parts.version) {
+                        let value = own_value(&mut buffer, value);
+                        if *name == HOST {
+                            host = Some(value.clone());
+                        }
+                        headers.append(name.clone(), value);
+                    }
+                }
+                write(&mut buffer, parts, added, sampled);
+                Added::of_lines(buffer.freeze())
+            }
+            Form::Map => {
+                headers.reserve(parts.headers.len());
+                for (name, value) in &parts.headers {
+                    headers.append(name.clone(), own_value(&mut buffer, value));
+                }
+                added.insert_into(&mut headers);
+                mark(&mut headers, sampled);
+                host = headers.get(HOST).cloned();
+                Added::default()
+            }
+        };
+        Self { target, host, headers, lines, version: parts.version }
     }
-    added.insert_into(&mut headers);
+}
+
+/// Whether a connection looks at this header when it writes the others.
+fn is_framing(name: &HeaderName, version: Version) -> bool {
+    *name == HOST
+        || *name == CONNECTION
+        || *name == CONTENT_LENGTH
+        || *name == TE
+        || (version == Version::HTTP_2 && *name == COOKIE)
+}
+
+/// Whether a copy has its own instead, or none. The body is whole; nobody waits for an invitation to send it. A trace of its
+/// own: joining the caller's would double its spans.
+fn is_replaced(name: &HeaderName) -> bool {
+    *name == SEGUE_TEE || *name == EXPECT || *name == TRACEPARENT || *name == TRACESTATE
+}
+
+fn write(buffer: &mut BytesMut, parts: &Parts, added: &Added, sampled: bool) {
+    for (name, value) in &parts.headers {
+        if !is_framing(name, parts.version) && !is_replaced(name) {
+            line(buffer, name, value.as_bytes());
+        }
+    }
+    buffer.put_slice(added.lines());
+    line(buffer, &SEGUE_TEE, MARK.as_bytes());
+    line(buffer, &TRACEPARENT, &traceparent(sampled));
+}
+
+fn line(buffer: &mut BytesMut, name: &HeaderName, value: &[u8]) {
+    for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+        buffer.extend_from_slice(part);
+    }
+}
+
+/// The same in a map.
+pub fn mark(headers: &mut HeaderMap, sampled: bool) {
+    headers.insert(SEGUE_TEE, HeaderValue::from_static(MARK));
+    headers.remove(EXPECT);
+    headers.remove(TRACESTATE);
+    if let Ok(parent) = HeaderValue::from_bytes(&traceparent(sampled)) {
+        headers.insert(TRACEPARENT, parent);
+    }
+}
+
+fn traceparent(sampled: bool) -> [u8; TRACEPARENT_LENGTH] {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let (_, fields) = text.split_at_mut(3);
+    let (trace, fields) = fields.split_at_mut(32);
+    let (span, flags) = fields.split_at_mut(17);
+    write_hex(trace, &fastrand::u128(1..).to_be_bytes());
+    write_hex(&mut span[1..], &fastrand::u64(1..).to_be_bytes());
+    write_hex(&mut flags[1..], &[u8::from(sampled)]);
+    text
+}
+
+/// Two digits for each byte.
+fn write_hex(place: &mut [u8], bytes: &[u8]) {
+    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
+    for ([high, low], byte) in place.as_chunks_mut().0.iter_mut().zip(bytes) {
+        (*high, *low) = (digit(byte >> 4), digit(byte & 0xf));
+    }
+}
+
+fn own_target(buffer: &mut BytesMut, parts: &Parts) -> PathAndQuery {
     let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     buffer.extend_from_slice(target.as_bytes());
-    let target = PathAndQuery::from_maybe_shared(buffer.split().freeze());
     // What was parsed once parses again.
-    (target.unwrap_or_else(|_| PathAndQuery::from_static("/")), headers)
+    PathAndQuery::from_maybe_shared(buffer.split().freeze())
+        .unwrap_or_else(|_| PathAndQuery::from_static("/"))
 }
 
 fn own_value(buffer: &mut BytesMut, value: &HeaderValue) -> HeaderValue {
@@ -37,4 +169,146 @@ fn own_value(buffer: &mut BytesMut, value: &HeaderValue) -> HeaderValue {
     let mut copy = HeaderValue::from_maybe_shared(copy).unwrap_or_else(|_| HeaderValue::from_static(""));
     copy.set_sensitive(value.is_sensitive());
     copy
+}
+
+impl Asked {
+    /// In one pass, as nearly no request has any of them.
+    pub(super) fn of(method: &Method, headers: &HeaderMap, credentials: bool) -> Self {
+        let mut asked = Self { method: method.clone(), conditional: false, ranged: false, credentials };
+        for name in headers.keys() {
+            match name.as_str() {
+                "if-none-match" | "if-modified-since" | "if-match" | "if-unmodified-since" => {
+                    asked.conditional = true;
+                }
+                "range" => asked.ranged = true,
+                _ => {}
+            }
+        }
+        asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn parts(version: Version, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::get("/a/b?c=d").version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// All the headers of a copy, wherever they are, but its trace.
+    fn all(copy: &Copy) -> Vec<(String, String)> {
+        let mut headers = copy.headers.clone();
+        copy.lines.insert_into(&mut headers);
+        let trace = headers.remove(TRACEPARENT).unwrap();
+        assert!(trace.to_str().unwrap().starts_with("00-"), "{trace:?}");
+        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+        let mut all: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let headers = [
+            ("host", "app.example"),
+            ("accept", "*/*"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("x-caf", "1: 2"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("segue-tee", "forged"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("tracestate", "a=b"),
+            ("empty", ""),
+        ];
+        let entry = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let added =
+            Added::new(vec![entry("x-forwarded-for", "10.0.0.1"), entry("x-forwarded-proto", "http")]);
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let parts = parts(version, &headers);
+            let copies =
+                [Form::Lines, Form::Map].map(|form| Copy::new(&parts, &added, size_of(&parts), form, true));
+            for copy in &copies {
+                assert_eq!(copy.target.as_str(), "/a/b?c=d");
+                assert_eq!(copy.host.as_ref().unwrap(), "app.example");
+                assert_eq!(copy.version, version);
+            }
+            let [lines, map] = copies.map(|copy| all(&copy));
+            assert_eq!(lines, map);
+            let names: Vec<_> = map.iter().map(|(name, _)| &**name).collect();
+            let expected = [
+                "accept",
+                "cookie",
+                "cookie",
+                "empty",
+                "host",
+                "segue-tee",
+                "te",
+                "x-caf",
+                "x-forwarded-for",
+                "x-forwarded-proto",
+            ];
+            assert_eq!(names, expected);
+            assert!(map.contains(&("segue-tee".to_owned(), "shadow".to_owned())), "{map:?}");
+        }
+    }
+
+    #[test]
+    fn cookies_that_http2_took_apart_are_left_to_the_connection() {
+        let crumbs = [("cookie", "a=1"), ("cookie", "b=2")];
+        for (version, in_map) in [(Version::HTTP_2, 2), (Version::HTTP_11, 0)] {
+            let parts = parts(version, &crumbs);
+            let copy = Copy::new(&parts, &Added::default(), size_of(&parts), Form::Lines, false);
+            assert_eq!(copy.headers.get_all(COOKIE).iter().count(), in_map);
+            assert_eq!(copy.lines.lines().windows(6).any(|at| at == b"cookie"), in_map == 0);
+        }
+    }
+
+    #[test]
+    fn a_copy_pins_nothing_of_the_request() {
+        let buffer = Bytes::from(b"app.example*/*/a".to_vec());
+        let value = |range| HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap();
+        let mut parts = parts(Version::HTTP_11, &[]);
+        parts.headers.insert(HOST, value(0..11));
+        parts.headers.insert("accept", value(11..14));
+        let target = PathAndQuery::from_maybe_shared(buffer.slice(14..)).unwrap();
+        parts.uri = target.into();
+        let copies = [Form::Lines, Form::Map]
+            .map(|form| Copy::new(&parts, &Added::default(), size_of(&parts), form, false));
+        drop(parts);
+        assert!(buffer.is_unique());
+        assert!(copies.iter().all(|copy| copy.target == "/a"));
+    }
+
+    #[test]
+    fn every_copy_has_a_trace_of_its_own() {
+        let [one, other] =
+            [true, false].map(|sampled| String::from_utf8(traceparent(sampled).to_vec()).unwrap());
+        assert_ne!(one[..52], other[..52]);
+        for (text, flags) in [(&one, "01"), (&other, "00")] {
+            let fields: Vec<_> = text.split('-').collect();
+            assert_eq!(fields.iter().map(|field| field.len()).collect::<Vec<_>>(), [2, 32, 16, 2]);
+            assert!(text.bytes().all(|b| matches!(b, b'-' | b'0'..=b'9' | b'a'..=b'f')), "{text}");
+            assert!(u128::from_str_radix(fields[1], 16).unwrap() > 0 && fields[3] == flags);
+        }
+    }
+
+    #[test]
+    fn conditions_and_ranges_are_noted() {
+        let asked = |name| Asked::of(&Method::GET, &parts(Version::HTTP_11, &[(name, "x")]).headers, false);
+        for name in ["if-none-match", "if-modified-since", "if-match", "if-unmodified-since"] {
+            assert!(asked(name).conditional && !asked(name).ranged, "{name}");
+        }
+        assert!(asked("range").ranged && !asked("range").conditional);
+        assert!(!asked("if-range").conditional && !asked("accept").ranged);
+    }
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::heard::Heard;
 use super::pools::Pools;
-use super::{Job, JobBody, LaneHandle, Offer, Work};
+use super::{Begun, Form, Job, JobBody, LaneHandle, Offer, Work};
 use crate::tee::compare::Outcome;
 use crate::tee::skip::Skip;
 
@@ -40,26 +40,30 @@ impl LocalLane {
         if self.heard.borrow().len() >= WAITING {
             return Err(Skip::QueueFull);
         }
-        let (job, outcome) = Job::new(offer, now)?;
+        let Begun { job, claim, outcome } = Job::begin(offer, Form::Lines, now)?;
         let pool = self.pools.of(&job.shadow);
         let lane = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let heard = job.hear(Bytes::new(), &pool).await;
+        // On the heap before it is a task, which is moved about.
+        tokio::task::spawn_local(Box::pin(async move {
+            let heard = job.hear(claim, Bytes::new(), &pool).await;
             lane.keep(heard);
-        });
+        }));
         Ok(outcome)
     }
 
     fn hand_over(&self, offer: Offer<'_>, now: Instant) -> Result<oneshot::Sender<Outcome>, Skip> {
         let place = self.threads.queue.try_reserve().map_err(|_| Skip::QueueFull)?;
-        let (job, outcome) = Job::new(offer, now)?;
-        place.send(Work::Ask(Box::new(job)));
+        let Begun { job, claim, outcome } = Job::begin(offer, Form::Map, now)?;
+        place.send(Work::Ask(job, claim));
         Ok(outcome)
     }
 
     fn keep(&self, heard: Heard) {
         let waiting = {
             let mut all = self.heard.borrow_mut();
+            if all.capacity() == 0 {
+                all.reserve_exact(BATCH);
+            }
             all.push(heard);
             all.len()
         };

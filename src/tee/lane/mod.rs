@@ -24,11 +24,12 @@ mod run;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderMap;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
 use tokio::sync::{mpsc, oneshot};
 
+use self::copy::{Copy, Form, size_of};
 use self::heard::Heard;
 use super::breaker::{Breaker, Pass};
 use super::budget::{Budget, Permit};
@@ -38,7 +39,6 @@ use super::skip::Skip;
 use crate::config::{InstanceName, Tee};
 use crate::upstream::{Added, Instance};
 
-pub use copy::size_of;
 pub use local::LocalLane;
 pub use run::{Lane, LaneError};
 
@@ -59,8 +59,7 @@ pub struct Job {
     pub generation: u64,
     pub source: InstanceName,
     pub asked: Asked,
-    pub target: PathAndQuery,
-    pub headers: HeaderMap,
+    copy: Copy,
     pub body: JobBody,
     /// Where only the body tells whether this is a read.
     pub judge: Option<Judge>,
@@ -68,8 +67,20 @@ pub struct Job {
     pub started: Instant,
     /// What became of the read at the source.
     pub outcome: oneshot::Receiver<Outcome>,
+}
+
+/// What a pair has been granted, for as long as the shadow is being asked.
+struct Claim {
     permit: Permit,
     pass: Pass,
+}
+
+/// A pair that has been taken on.
+struct Begun {
+    /// Boxed once; it goes from hand to hand until it is settled.
+    job: Box<Job>,
+    claim: Claim,
+    outcome: oneshot::Sender<Outcome>,
 }
 
 /// A copy of the request's body.
@@ -97,37 +108,33 @@ pub struct LaneHandle {
 
 /// What the lane's threads do.
 enum Work {
-    Ask(Box<Job>),
+    Ask(Box<Job>, Claim),
     Settle(Vec<Heard>),
 }
 
 impl Job {
     /// `parts` and what is `added` are as the instance will get them.
-    fn new(offer: Offer<'_>, now: Instant) -> Result<(Self, oneshot::Sender<Outcome>), Skip> {
+    fn begin(offer: Offer<'_>, form: Form, now: Instant) -> Result<Begun, Skip> {
         let Offer { service, shadow, generation, source, parts, added, body, judge, credentials } = offer;
         let bytes = size_of(parts);
         let pass = service.breaker.try_pass(now)?;
         let permit = service.budget.try_take(bytes, now)?;
         let (sender, outcome) = oneshot::channel();
-        let (target, headers) = copy::owned(parts, added);
         let by_body = judge.is_some() || matches!(body, JobBody::Arriving(_));
-        let job = Self {
+        let job = Box::new(Self {
             asked: Asked::of(&parts.method, &parts.headers, credentials),
+            copy: Copy::new(parts, added, bytes, form, service.tee.trace_sampled),
             service,
             shadow,
             generation,
             source,
-            target,
-            headers,
             body,
             judge,
             by_body,
             started: now,
             outcome,
-            permit,
-            pass,
-        };
-        Ok((job, sender))
+        });
+        Ok(Begun { job, claim: Claim { permit, pass }, outcome: sender })
     }
 }
 
@@ -142,17 +149,4 @@ pub struct Offer<'a> {
     pub body: JobBody,
     pub judge: Option<Judge>,
     pub credentials: bool,
-}
-
-impl Asked {
-    fn of(method: &Method, headers: &HeaderMap, credentials: bool) -> Self {
-        use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE};
-        let conditions = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE];
-        Self {
-            method: method.clone(),
-            conditional: conditions.iter().any(|name| headers.contains_key(name)),
-            ranged: headers.contains_key(RANGE),
-            credentials,
-        }
-    }
 }

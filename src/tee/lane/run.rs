@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use super::ask::Whole;
 use super::heard::Heard;
 use super::pools::Pools;
-use super::{Copied, Job, JobBody, LaneHandle, Work};
+use super::{Claim, Copied, Job, JobBody, LaneHandle, Work};
+use crate::tee::budget::Permit;
 use crate::tee::skip::Skip;
 use crate::upstream::Pool;
 
@@ -71,9 +72,9 @@ async fn serve(mut queue: mpsc::Receiver<Work>) {
     loop {
         tokio::select! {
             work = queue.recv() => match work {
-                Some(Work::Ask(job)) => {
+                Some(Work::Ask(job, claim)) => {
                     let pool = pools.of(&job.shadow);
-                    tokio::task::spawn_local(pair(*job, pool));
+                    tokio::task::spawn_local(pair(job, claim, pool));
                 }
                 Some(Work::Settle(heard)) => heard.into_iter().for_each(Heard::settle),
                 None => return,
@@ -84,9 +85,9 @@ async fn serve(mut queue: mpsc::Receiver<Work>) {
 }
 
 /// One pair from its two beginnings to its verdict.
-async fn pair(mut job: Job, pool: Rc<Pool<Whole>>) {
-    match job.body().await {
-        Ok(body) => job.hear(body, &pool).await.settle(),
+async fn pair(mut job: Box<Job>, mut claim: Claim, pool: Rc<Pool<Whole>>) {
+    match job.body(&mut claim.permit).await {
+        Ok(body) => job.hear(claim, body, &pool).await.settle(),
         Err(reason) => {
             let mut records = job.service.records.lock();
             let counts = if job.by_body { &mut records.by_body } else { &mut records.counts };
@@ -97,7 +98,7 @@ async fn pair(mut job: Job, pool: Rc<Pool<Whole>>) {
 
 impl Job {
     /// The whole body, once it has come and is known to be a read's.
-    async fn body(&mut self) -> Result<Bytes, Skip> {
+    async fn body(&mut self, permit: &mut Permit) -> Result<Bytes, Skip> {
         let body = match std::mem::replace(&mut self.body, JobBody::Empty) {
             JobBody::Empty => Bytes::new(),
             // The caller's upload has its own timeouts; the receiver fails when it breaks off.
@@ -108,12 +109,12 @@ impl Job {
             },
         };
         if let Some(judge) = self.judge.take()
-            && !judge(&self.headers, &self.target, &body)
+            && !judge(&self.copy.headers, &self.copy.target, &body)
         {
             return Err(Skip::BodyIsWrite);
         }
-        self.permit.hold(body.len() as u64)?;
-        self.permit.charge(body.len() as u64);
+        permit.hold(body.len() as u64)?;
+        permit.charge(body.len() as u64);
         Ok(body)
     }
 }
