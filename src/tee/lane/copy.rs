@@ -4,9 +4,7 @@
 //! A copy for a shadow that is spoken to in HTTP/1.1 is made of lines, ready to be written: nobody looks its headers up.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Version};
@@ -41,7 +39,7 @@ pub struct Copy {
 /// Which form a copy gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// For HTTP/1.1. In the map are only the headers that decide how the others are written.
+    /// For HTTP/1.1, where it can be: in the map are only the headers that the connection writes in its own way.
     Lines,
     /// All of them in the map.
     Map,
@@ -66,9 +64,9 @@ impl Copy {
         let (target, mut headers) = (own_target(&mut buffer, parts), HeaderMap::with_capacity(MAP_ROOM));
         let mut host = None;
         let lines = match form {
-            Form::Lines => {
+            Form::Lines if can_be_lines(parts) => {
                 for (name, value) in &parts.headers {
-                    if is_framing(name, parts.version) {
+                    if is_framing(name) {
                         let value = own_value(&mut buffer, value);
                         if *name == HOST {
                             host = Some(value.clone());
@@ -79,7 +77,7 @@ impl Copy {
                 write(&mut buffer, parts, added, sampled);
                 Added::of_lines(buffer.freeze())
             }
-            Form::Map => {
+            Form::Lines | Form::Map => {
                 headers.reserve(parts.headers.len());
                 for (name, value) in &parts.headers {
                     headers.append(name.clone(), own_value(&mut buffer, value));
@@ -94,13 +92,15 @@ impl Copy {
     }
 }
 
-/// Whether a connection looks at this header when it writes the others.
-fn is_framing(name: &HeaderName, version: Version) -> bool {
-    *name == HOST
-        || *name == CONNECTION
-        || *name == CONTENT_LENGTH
-        || *name == TE
-        || (version == Version::HTTP_2 && *name == COOKIE)
+/// Whether the headers can be written as they are. They keep their order: a `Host` that is not the first one would become
+/// it, and the cookies that HTTP/2 took apart are put together by the connection.
+fn can_be_lines(parts: &Parts) -> bool {
+    parts.version != Version::HTTP_2 && parts.headers.keys().next() == Some(&HOST)
+}
+
+/// Whether the connection writes this header itself, wherever it was.
+fn is_framing(name: &HeaderName) -> bool {
+    *name == HOST || *name == CONTENT_LENGTH
 }
 
 /// Whether a copy has its own instead, or none. The body is whole; nobody waits for an invitation to send it. A trace of its
@@ -110,14 +110,21 @@ fn is_replaced(name: &HeaderName) -> bool {
 }
 
 fn write(buffer: &mut BytesMut, parts: &Parts, added: &Added, sampled: bool) {
+    let (mut has_te, mut has_connection) = (false, false);
     for (name, value) in &parts.headers {
-        if !is_framing(name, parts.version) && !is_replaced(name) {
+        if !is_framing(name) && !is_replaced(name) {
+            has_te |= *name == TE;
+            has_connection |= *name == CONNECTION;
             line(buffer, name, value.as_bytes());
         }
     }
     buffer.put_slice(added.lines());
     line(buffer, &SEGUE_TEE, MARK.as_bytes());
     line(buffer, &TRACEPARENT, &traceparent(sampled));
+    if has_te && !has_connection {
+        // It is hop-by-hop, so HTTP/1.1 wants it named.
+        line(buffer, &CONNECTION, TE.as_str().as_bytes());
+    }
 }
 
 fn line(buffer: &mut BytesMut, name: &HeaderName, value: &[u8]) {
@@ -242,7 +249,9 @@ mod tests {
                 assert_eq!(copy.host.as_ref().unwrap(), "app.example");
                 assert_eq!(copy.version, version);
             }
-            let [lines, map] = copies.map(|copy| all(&copy));
+            let [mut lines, map] = copies.map(|copy| all(&copy));
+            // The connection's own doing where it is not in the lines.
+            lines.retain(|(name, _)| name != "connection");
             assert_eq!(lines, map);
             let names: Vec<_> = map.iter().map(|(name, _)| &**name).collect();
             let expected = [
@@ -263,14 +272,16 @@ mod tests {
     }
 
     #[test]
-    fn cookies_that_http2_took_apart_are_left_to_the_connection() {
-        let crumbs = [("cookie", "a=1"), ("cookie", "b=2")];
-        for (version, in_map) in [(Version::HTTP_2, 2), (Version::HTTP_11, 0)] {
-            let parts = parts(version, &crumbs);
+    fn what_would_change_places_is_left_to_the_connection() {
+        let form = |version, headers: &[_]| {
+            let parts = parts(version, headers);
             let copy = Copy::new(&parts, &Added::default(), size_of(&parts), Form::Lines, false);
-            assert_eq!(copy.headers.get_all(COOKIE).iter().count(), in_map);
-            assert_eq!(copy.lines.lines().windows(6).any(|at| at == b"cookie"), in_map == 0);
-        }
+            if copy.lines.lines().is_empty() { Form::Map } else { Form::Lines }
+        };
+        let (host, cookie) = (("host", "app.example"), ("cookie", "a=1"));
+        assert_eq!(form(Version::HTTP_11, &[host, cookie]), Form::Lines);
+        assert_eq!(form(Version::HTTP_11, &[cookie, host]), Form::Map);
+        assert_eq!(form(Version::HTTP_2, &[host, cookie, ("cookie", "b=2")]), Form::Map);
     }
 
     #[test]
