@@ -22,8 +22,8 @@ const MARK: &str = "shadow";
 const TRACEPARENT_LENGTH: usize = 55;
 /// Room for the headers that a copy gets of its own.
 const OWN_LINES: usize = 128;
-/// Room for the few headers that are no lines; the answer's are put into the same map afterwards.
-const MAP_ROOM: usize = 12;
+/// Room for the headers that are no lines: a host, and a body's length.
+const MAP_ROOM: usize = 2;
 
 /// A head of its own, marked as a copy.
 pub struct Copy {
