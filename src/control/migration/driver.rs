@@ -31,8 +31,12 @@ pub(super) struct Drive {
 }
 
 impl Control {
-    /// Goes on with a migration from where its record says.
+    /// Goes on with a migration from where its record says, unless it is driven already: one that begins just when this
+    /// process takes up the others is in the store before whoever began it comes to this.
     pub(super) fn drive(self: &Arc<Self>, id: u64, service: String, record: Record) {
+        if self.has_driver(id) {
+            return;
+        }
         let (wishes, inbox) = mpsc::unbounded_channel();
         let instance = record.spec.id.clone();
         let mut drive =

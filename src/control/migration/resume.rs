@@ -73,3 +73,46 @@ impl Control {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::super::{MigrationRequest, driver, lock};
+    use super::*;
+    use crate::config::Settings;
+    use crate::control::Sockets;
+    use crate::store::{NewEntry, Phase, Store};
+
+    #[test]
+    fn one_that_begins_just_then_is_driven_by_one_task() {
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let endpoint = |port: u16| format!("http://127.0.0.1:{port}").parse().unwrap();
+            let settings = Settings::smallest(([127, 0, 0, 1], 0).into(), endpoint(1), Some(endpoint(2)));
+            let store = Store::in_memory().unwrap();
+            let control = Control::start(settings, store, Sockets::default()).await.unwrap();
+            let record = control.prepare_migration(MigrationRequest::of("web")).await.unwrap();
+            let (step, at) = ("requested".to_owned(), record.since);
+            let entry = NewEntry {
+                kind: "migration".to_owned(),
+                step,
+                phase: Phase::Outcome,
+                detail: serde_json::Value::Null,
+                at,
+            };
+            let stored = driver::encode(&record);
+            let id = control.store().begin_migration("web", stored, entry).await.unwrap().unwrap();
+
+            control.resume_migrations().await.unwrap();
+            let driven_by = || lock(&control.migrations.drivers).get(&id).map(|driver| driver.task.id());
+            let task = driven_by().expect("it is taken up");
+            // As whoever began it does next.
+            control.drive(id, "web".to_owned(), record);
+            assert_eq!(driven_by(), Some(task));
+            control.migrations.let_go();
+            control.stop().await;
+        });
+    }
+}
