@@ -20,7 +20,6 @@ use crate::http1::Reply;
 pub struct Caller {
     pub worker: Rc<Worker>,
     pub link: Rc<Link>,
-    pub peer: Option<IpAddr>,
     pub forwarding: Forwarding,
     /// Boxed, as few connections ever have one and all would keep room for it.
     ticket: RefCell<Option<Box<Ticket>>>,
@@ -29,13 +28,7 @@ pub struct Caller {
 impl Caller {
     pub fn new(worker: Rc<Worker>, link: Rc<Link>, peer: Option<IpAddr>, is_tls: bool) -> Self {
         let trust = worker.table().plan.callers.trust_forwarded;
-        Self {
-            worker,
-            link,
-            peer,
-            forwarding: Forwarding::new(peer, is_tls, trust),
-            ticket: RefCell::default(),
-        }
+        Self { worker, link, forwarding: Forwarding::new(peer, is_tls, trust), ticket: RefCell::default() }
     }
 
     /// The connection becomes a tunnel once its `101` is out.

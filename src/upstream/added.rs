@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 
 /// Headers that are not in a request's own map. Whoever adds them has seen to it that the map has none of the same name.
 #[derive(Debug, Default)]
@@ -59,10 +59,10 @@ impl Added {
         lines.split(|byte| *byte == b'\n').filter_map(|line| {
             let line = line.strip_suffix(b"\r")?;
             let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
-            Some((
-                HeaderName::from_bytes(name).ok()?,
-                HeaderValue::from_bytes(value.strip_prefix(b": ")?).ok()?,
-            ))
+            let name = HeaderName::from_bytes(name).ok()?;
+            let value = HeaderValue::from_bytes(value.strip_prefix(b": ")?).ok()?;
+            // It is HTTP/1.1's alone, and would take what it names with it.
+            (name != CONNECTION).then_some((name, value))
         })
     }
 }
@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn what_was_given_as_lines_is_there_for_http2_too() {
-        let lines: &[u8] = b"accept: */*\r\nx-time: 10:30\r\nvia: a\r\nvia: b\r\nempty: \r\n";
+        let lines: &[u8] =
+            b"accept: */*\r\nx-time: 10:30\r\nvia: a\r\nvia: b\r\nempty: \r\nconnection: te\r\n";
         let added = Added::of_lines(Bytes::from_static(lines));
         let mut headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("app"))]);
         for _ in 0..2 {

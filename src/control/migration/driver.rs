@@ -32,9 +32,10 @@ pub(super) struct Drive {
 
 impl Control {
     /// Goes on with a migration from where its record says, unless it is driven already: one that begins just when this
-    /// process takes up the others is in the store before whoever began it comes to this.
+    /// process takes up the others is in the store before whoever began it comes to this. Nor does it when this process has let
+    /// go of them meanwhile.
     pub(super) fn drive(self: &Arc<Self>, id: u64, service: String, record: Record) {
-        if self.has_driver(id) {
+        if !self.may_drive(id) {
             return;
         }
         let (wishes, inbox) = mpsc::unbounded_channel();

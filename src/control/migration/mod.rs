@@ -20,6 +20,7 @@ mod usage;
 mod view;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,8 @@ pub(super) struct Migrations {
     dry_runs: dry_run::DryRuns,
     /// Looks at what runs; there is one at a time.
     follower: Mutex<Option<AbortHandle>>,
+    /// Another process may drive them.
+    gone: AtomicBool,
     /// Grows with everything that happens to any migration.
     changed: watch::Sender<u64>,
 }
@@ -108,16 +111,23 @@ impl Migrations {
             ends: Mutex::default(),
             dry_runs: dry_run::DryRuns::default(),
             follower: Mutex::default(),
+            gone: AtomicBool::new(false),
             changed: watch::channel(0).0,
         }
     }
 
     /// Leaves everything as it is: whoever opens the store next goes on from there.
     pub fn let_go(&self) {
+        self.gone.store(true, Ordering::Relaxed);
         for (_, driver) in lock(&self.drivers).drain() {
             driver.task.abort();
         }
         self.follow(None);
+    }
+
+    /// They are this process's, from now on or again.
+    fn take_up(&self) {
+        self.gone.store(false, Ordering::Relaxed);
     }
 
     /// In the place of the one before it.
@@ -242,8 +252,9 @@ fn unix_millis() -> u64 {
 }
 
 impl Control {
-    fn has_driver(&self, id: u64) -> bool {
-        lock(&self.migrations.drivers).contains_key(&id)
+    /// Whether nobody drives it, and this process may.
+    fn may_drive(&self, id: u64) -> bool {
+        !self.migrations.gone.load(Ordering::Relaxed) && !lock(&self.migrations.drivers).contains_key(&id)
     }
 
     fn providers(&self) -> &Providers {

@@ -24,6 +24,7 @@ impl Control {
     /// Takes up what the process before this one left off.
     pub async fn resume_migrations(self: &Arc<Self>) -> Result<(), StoreError> {
         let store = self.store();
+        self.migrations.take_up();
         // Before anything is read, so that what begins meanwhile is not taken for left behind.
         let made = self.providers().list().await;
         let slots = Slots::load(&store).await?;
@@ -37,7 +38,7 @@ impl Control {
                 Ok(record) => {
                     known.insert(record.spec.id.clone());
                     known.extend(record.source.iter().map(|spec| spec.id.clone()));
-                    unfinished.push((row.id, row.service, record));
+                    unfinished.push((row.id, row.service));
                 }
                 Err(error) => {
                     // Whatever it has made is not known, so nothing may be taken for an orphan.
@@ -59,14 +60,13 @@ impl Control {
         }
         let follower = tokio::task::spawn_local(super::usage::follow(Arc::downgrade(self)));
         self.migrations.follow(Some(follower.abort_handle()));
-        for (id, service, record) in unfinished {
-            if !self.has_driver(id) {
-                tracing::info!(
-                    migration = id,
-                    service,
-                    phase = record.progress.phase().as_str(),
-                    "a migration goes on"
-                );
+        for (id, service) in unfinished {
+            // Destroying takes its time: what began just before is driven by whoever began it, and may be over by now.
+            let Some(row) = store.migration(id).await?.filter(|row| !row.over) else { continue };
+            let Ok(record) = serde_json::from_value::<Record>(row.record) else { continue };
+            if self.may_drive(id) {
+                let phase = record.progress.phase().as_str();
+                tracing::info!(migration = id, service, phase, "a migration goes on");
                 self.drive(id, service, record);
             }
         }
@@ -109,9 +109,12 @@ mod tests {
             let driven_by = || lock(&control.migrations.drivers).get(&id).map(|driver| driver.task.id());
             let task = driven_by().expect("it is taken up");
             // As whoever began it does next.
-            control.drive(id, "web".to_owned(), record);
+            control.drive(id, "web".to_owned(), record.clone());
             assert_eq!(driven_by(), Some(task));
+            // An upgrade takes them away; whoever was about to drive one comes too late.
             control.migrations.let_go();
+            control.drive(id, "web".to_owned(), record);
+            assert_eq!(driven_by(), None);
             control.stop().await;
         });
     }

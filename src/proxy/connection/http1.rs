@@ -51,7 +51,7 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     let Some((io, read)) = connection.into_parts() else { return };
     let stream = io.into_inner();
     match end {
-        End::Rest => lay_down(Rested { stream, peer: caller.peer, place, known: true }),
+        End::Rest => lay_down(Rested { stream, peer: caller.forwarding.peer(), place, known: true }),
         End::Close => close(stream).await,
         End::Drop => {}
         End::Tunnel(ticket) => {

@@ -186,7 +186,9 @@ impl Drop for Abandonable {
         self.1.counts.borrow_mut().abandoned += 1;
         tokio::task::spawn_local(async move {
             if let Ok(Answered { service, guard, reply, lease, times, .. }) = exchange.await {
-                let Reply { status, body, .. } = reply;
+                let Reply { status, headers, body } = reply;
+                // They pin what they were read into, and an answer may take long.
+                drop(headers);
                 service.count_request(guard.admitted.active, guard.admitted.class, status);
                 let open = Open { body, lease, guard, service, status, times, pair: None, access: None };
                 open.into_answer().hear_out().await;

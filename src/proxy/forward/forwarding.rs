@@ -15,14 +15,13 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// What is the same for every request of one caller's connection.
+/// What is the same for every request of one caller's connection. Thousands of connections rest, so nothing is kept here that
+/// can be made again.
 #[derive(Debug)]
 pub struct Forwarding {
-    /// The caller's address, `unknown` over a Unix socket.
-    for_value: HeaderValue,
-    /// The same as RFC 7239 writes it: IPv6 in quotes and brackets.
-    for_element: String,
-    proto: HeaderValue,
+    /// `None` = over a Unix socket.
+    peer: Option<IpAddr>,
+    is_tls: bool,
     trust: bool,
     /// The last `Host` and what was made for it: nearly every connection has only one.
     memo: RefCell<Option<(Option<HeaderValue>, Rc<Added>)>>,
@@ -31,16 +30,11 @@ pub struct Forwarding {
 impl Forwarding {
     /// `trust`: what the caller says of those before it is kept.
     pub fn new(peer: Option<IpAddr>, is_tls: bool, trust: bool) -> Self {
-        let (for_value, for_element) = match peer {
-            None => (HeaderValue::from_static("unknown"), "unknown".to_owned()),
-            Some(ip) => {
-                let element = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
-                let value = HeaderValue::from_str(&ip.to_string());
-                (value.unwrap_or_else(|_| HeaderValue::from_static("unknown")), element)
-            }
-        };
-        let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
-        Self { for_value, for_element, proto, trust, memo: RefCell::default() }
+        Self { peer, is_tls, trust, memo: RefCell::default() }
+    }
+
+    pub const fn peer(&self) -> Option<IpAddr> {
+        self.peer
     }
 
     /// Takes a caller's own out, unless they are trusted. `present`: there are some.
@@ -68,8 +62,7 @@ impl Forwarding {
         {
             return Rc::clone(made);
         }
-        let mut entries =
-            vec![(FORWARDED_FOR, self.for_value.clone()), (FORWARDED_PROTO, self.proto.clone())];
+        let mut entries = vec![(FORWARDED_FOR, self.for_value()), (FORWARDED_PROTO, self.proto())];
         let host = host.map(deep_copy);
         if let Some(host) = &host {
             entries.push((FORWARDED_HOST, host.clone()));
@@ -80,17 +73,35 @@ impl Forwarding {
         made
     }
 
+    fn for_value(&self) -> HeaderValue {
+        let address = self.peer.and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok());
+        address.unwrap_or(HeaderValue::from_static("unknown"))
+    }
+
+    fn proto(&self) -> HeaderValue {
+        HeaderValue::from_static(self.proto_name())
+    }
+
+    const fn proto_name(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+
+    /// As RFC 7239 writes it: IPv6 in quotes and brackets.
     fn element(&self, host: &HeaderValue) -> HeaderValue {
-        let proto = self.proto.to_str().unwrap_or("http");
-        let host = host.to_str().unwrap_or_default();
-        HeaderValue::from_str(&format!("for={};host=\"{host}\";proto={proto}", self.for_element))
+        let (proto, host) = (self.proto_name(), host.to_str().unwrap_or_default());
+        let caller = match self.peer {
+            None => "unknown".to_owned(),
+            Some(ip) if ip.is_ipv6() => format!("\"[{ip}]\""),
+            Some(ip) => ip.to_string(),
+        };
+        HeaderValue::from_str(&format!("for={caller};host=\"{host}\";proto={proto}"))
             .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
     }
 
     /// Adds to what the caller says.
     fn join(&self, headers: &mut HeaderMap) {
-        append(headers, &FORWARDED_FOR, &self.for_value);
-        headers.entry(FORWARDED_PROTO).or_insert_with(|| self.proto.clone());
+        append(headers, &FORWARDED_FOR, &self.for_value());
+        headers.entry(FORWARDED_PROTO).or_insert_with(|| self.proto());
         if let Some(host) = headers.get(HOST).cloned() {
             let element = self.element(&host);
             headers.entry(FORWARDED_HOST).or_insert(host);

@@ -37,7 +37,8 @@ pub async fn handle(caller: Rc<Caller>, request: Request<RequestBody>) -> Reply<
     let mut service = None;
     let now = Instant::now();
     let log = caller.worker.table().plan.access_log.clone();
-    let mut entry = log.map(|log| Entry::new(&log, request.method(), request.uri().path(), caller.peer, now));
+    let mut entry = log
+        .map(|log| Entry::new(&log, request.method(), request.uri().path(), caller.forwarding.peer(), now));
     match serve(&caller, request, now, &mut service, &mut entry).await {
         Ok(reply) => reply,
         Err(reject) => {

@@ -64,7 +64,7 @@ pub fn offer(
         return None;
     }
     let selection = if by_body { &tee.body_selection } else { &tee.selection };
-    let choice = selection.choose(&parts.headers, caller.peer);
+    let choice = selection.choose(&parts.headers, caller.forwarding.peer());
     tally.chosen(choice);
     if choice != Choice::Picked {
         return None;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::{Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 
@@ -72,7 +73,7 @@ pub async fn ask(
     permit: &Permit,
     sent_any: &Cell<bool>,
 ) -> Leg {
-    let Copy { target, headers, lines, version, .. } = question.copy;
+    let Copy { target, host, headers, lines, version } = question.copy;
     let mut headers = std::mem::take(headers);
     let body = Whole::new(question.body);
     let mut connect = None;
@@ -100,6 +101,10 @@ pub async fn ask(
                 if !retried && (unsent || (may_be_stale && lease.rested.is_some())) =>
             {
                 headers = request.into_parts().0.headers;
+                // HTTP/2 has put it elsewhere.
+                if let Some(host) = host {
+                    headers.entry(HOST).or_insert_with(|| host.clone());
+                }
             }
             Err(failed) => {
                 let end = if is_malformed(&failed.error) { End::Malformed } else { End::BrokeOff };
