@@ -72,3 +72,26 @@ fn what_belongs_to_one_connection_stays_on_it_both_ways() {
     assert_eq!(heard.values("cookie"), ["a=1", "b=2"]);
     assert_eq!(wire.get("/again").status, 200, "the connection is the caller's own affair");
 }
+
+#[test]
+fn an_answers_headers_pass_as_they_are_written_without_those_of_its_connection() {
+    let origin = RawOrigin::answering(|_| {
+        Reply::Send(
+            b"HTTP/1.1 200 OK\r\nServer: App/1.0 (x)\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\
+              X-CamelCase: a  b\r\nSet-Cookie: a=1\r\nTransfer-Encoding: chunked\r\nProxy-Authenticate: Basic\r\n\
+              Set-Cookie: b=2\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+                .to_vec(),
+        )
+    });
+    let segue = Segue::with(&origin.url(), None, "", "");
+    let mut wire = Wire::open(segue.address);
+    for _ in 0..2 {
+        let answer = wire.get("/x");
+        assert_eq!(
+            answer.head,
+            "HTTP/1.1 200 OK\r\nServer: App/1.0 (x)\r\nX-CamelCase: a  b\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\
+             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        assert_eq!(answer.body, b"ok");
+    }
+}
