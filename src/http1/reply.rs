@@ -1,7 +1,7 @@
 //! An answer between an instance and a caller.
 //!
 //! Most answers are passed on without anybody looking at their headers. Those of HTTP/1.1 stay the lines that they came
-//! as: making a map of them, and lines of the map, costs a seventh of a request's instructions.
+//! as: making a map of them, and lines of the map, costs more than finding them.
 
 use http::{HeaderMap, Response, StatusCode};
 
@@ -52,7 +52,8 @@ impl Headers {
         }
     }
 
-    /// Each header, in its order; names are in any case. (No iterator: one over either form costs four times as much.)
+    /// Each header, in its order; names are in any case. (No iterator: one over either form would look at
+    /// each step which it is.)
     pub fn for_each<'a>(&'a self, mut see: impl FnMut(&'a [u8], &'a [u8])) {
         match self {
             Self::Lines(lines) => lines.iter().for_each(|(name, value)| see(name, value)),
