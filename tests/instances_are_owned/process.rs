@@ -165,6 +165,26 @@ fn its_children_end_with_it() {
 }
 
 #[test]
+fn its_code_is_known_as_soon_as_its_end_is_seen() {
+    let home = Home::without_cgroups();
+    let short = spec("short", &["sh", "-c", "exit 3"]);
+    home.wait(home.provider.create(&short)).unwrap();
+    // Between its end and the note of its code lies an instant that a look has to fall into.
+    for _ in 0..100 {
+        home.wait(home.provider.start(&short)).unwrap();
+        let seen = until("its end to be seen", || {
+            loop {
+                match home.wait(home.provider.state(&short.id)).unwrap() {
+                    State::Running => {}
+                    other => break Some(other),
+                }
+            }
+        });
+        assert_eq!(seen, State::Ended { code: Some(3), out_of_memory: false });
+    }
+}
+
+#[test]
 fn children_of_one_that_ended_do_not_live_beside_the_next() {
     for home in Home::of_both_kinds() {
         let word = format!("{}", fastrand::u32(1_000_000_000..));

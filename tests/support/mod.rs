@@ -12,6 +12,7 @@ pub mod tee;
 pub mod tools;
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -36,13 +37,21 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that nothing listens on, and that no other call gets while this process runs: not here, nor in a test
+/// beside it.
 pub fn free_port() -> u16 {
+    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("segue-test-ports");
+    std::fs::create_dir_all(&folder).unwrap();
     // Not of those that the kernel gives to connections going out, nor of those that Segue gives to instances: either
     // could take it before it is listened on.
     until("a free port", || {
         let port = fastrand::u16(10_000..20_000);
-        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+        let claim = File::create(folder.join(port.to_string())).unwrap();
+        claim.try_lock().ok()?;
+        std::net::TcpListener::bind(("127.0.0.1", port)).ok()?;
+        TAKEN.lock().unwrap().push(claim);
+        Some(port)
     })
 }
 

@@ -177,17 +177,17 @@ impl ProcessProvider {
         let members = Members::of(&folder)?;
         let Some(run) = &members.run else { return Ok(State::Made) };
         let deadline = tokio::time::Instant::now() + NOTICED;
-        // A child of this process that has ended: its code is about to be written down.
-        while run
-            .stamp
-            .look()
-            .is_some_and(|stat| stat.is_dead() && stat.parent == std::process::id().cast_signed())
-            && tokio::time::Instant::now() < deadline
-        {
+        let segue = std::process::id().cast_signed();
+        // One look answers all questions: it may end between two.
+        while let Some(stat) = run.stamp.look() {
+            if !stat.is_dead() {
+                return Ok(if members.are_fenced() { State::Fenced } else { State::Running });
+            }
+            // A child of this process: its code is about to be written down.
+            if stat.parent != segue || tokio::time::Instant::now() >= deadline {
+                break;
+            }
             tokio::time::sleep(LOOK).await;
-        }
-        if run.stamp.is_alive() {
-            return Ok(if members.are_fenced() { State::Fenced } else { State::Running });
         }
         let ended = folder.ended()?.filter(|ended| ended.stamp == run.stamp);
         let out_of_memory = members.groups.oom_kills().is_some_and(|kills| kills > run.oom_kills);
