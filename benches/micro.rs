@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt as _;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use segue::config::{Classify, InstanceName, Percent, Tee};
 use segue::http1::{self, Headers};
 use segue::proxy::classify::{Class, Classifier, Head};
@@ -154,11 +154,17 @@ fn edit(criterion: &mut Criterion) {
         http1::head::write_header(&mut wire, name.as_str(), value.as_bytes());
     }
     wire.extend_from_slice(b"\r\n");
-    let run = |(mut wire, mut spare): (BytesMut, HeaderMap)| {
-        http1::head::parse_request(&mut wire, &mut http1::head::Progress::default(), &mut spare)
+    let run = |(mut wire, mut request): (BytesMut, Request<()>)| {
+        let parsed = http1::head::parse_request(&mut wire, &mut http1::head::Progress::default(), &mut request);
+        (parsed, request)
     };
     group.bench_function("parse a request", |bencher| {
-        bencher.iter_batched(|| (wire.clone(), HeaderMap::with_capacity(12)), run, BatchSize::SmallInput);
+        let room = || {
+            let mut request = Request::new(());
+            request.headers_mut().reserve(12);
+            (wire.clone(), request)
+        };
+        bencher.iter_batched(room, run, BatchSize::SmallInput);
     });
     group.finish();
 }

@@ -91,10 +91,10 @@ pub struct Added<'a> {
 }
 
 /// A request without an answer.
-pub struct Unanswered<B> {
+pub struct Unanswered {
     pub fault: SendFault,
-    /// The request, unless its body was begun.
-    pub request: Option<Request<B>>,
+    /// The request is as it was: its body was not begun.
+    pub whole: bool,
     /// Something of it may have reached the instance.
     pub on_wire: bool,
     /// The connection ended before anything of an answer came: the mark of one that had rested too long.
@@ -148,28 +148,29 @@ impl Connection {
     }
 
     /// Sends `request` with what is `added` to its head, and waits for the head of its answer; `informed` hears of
-    /// those that come before it. Dropping the future closes the connection.
+    /// those that come before it. Dropping the future closes the connection. The request is used up if there is an
+    /// answer, or if it has a body.
     pub async fn send<B>(
         self: &Rc<Self>,
-        request: Request<B>,
+        request: &mut Request<B>,
         added: Added<'_>,
         informed: impl Fn(StatusCode),
-    ) -> Result<Reply<Body>, Unanswered<B>>
+    ) -> Result<Reply<Body>, Unanswered>
     where
-        B: http_body::Body<Data = Bytes> + Unpin + 'static,
+        B: http_body::Body<Data = Bytes> + Default + Unpin + 'static,
     {
         let unless_answered = CloseOnDrop(self);
-        let (parts, body) = request.into_parts();
-        let is_head = parts.method == Method::HEAD;
-        let mut spare = None;
-        let sent = if body.is_end_stream() {
-            self.0.borrow_mut().begin(&parts, None, added);
-            spare = Some((parts, body));
+        let is_head = request.method() == Method::HEAD;
+        let whole = request.body().is_end_stream();
+        let sent = if whole {
+            self.0.borrow_mut().begin(request, None, added);
             let written = poll_fn(|cx| self.0.borrow_mut().poll_write(cx)).await;
             self.0.borrow_mut().sent = written.is_ok();
             written.map_err(SendFault::Io)
         } else {
-            let framing = self.0.borrow_mut().begin(&parts, Some(body.size_hint()), added);
+            let framing = self.0.borrow_mut().begin(request, Some(request.body().size_hint()), added);
+            // All of it, as a head pins what it was read into.
+            let (parts, body) = std::mem::take(request).into_parts();
             self.0.borrow_mut().spare = head::recycle(parts.headers);
             self.upload(Upload { connection: Rc::clone(self), body, framing, ended: false }).await
         };
@@ -184,8 +185,9 @@ impl Connection {
         match begun {
             Ok((head, decoder)) => {
                 unless_answered.disarm();
-                if let Some((parts, _)) = spare {
-                    self.0.borrow_mut().spare = head::recycle(parts.headers);
+                if whole {
+                    let used = std::mem::take(request.headers_mut());
+                    self.0.borrow_mut().spare = head::recycle(used);
                 }
                 let ended = decoder.is_at_end();
                 if ended && head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -199,7 +201,7 @@ impl Connection {
                 Err(Unanswered {
                     may_be_stale: silent && fault.is_end_of_connection(),
                     fault,
-                    request: spare.map(|(parts, body)| Request::from_parts(parts, body)),
+                    whole,
                     on_wire: inner.writer.began,
                 })
             }

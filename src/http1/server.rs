@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, StatusCode, Version};
+use http::{Method, Request, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -37,8 +37,8 @@ struct Inner<S> {
     wire: Option<Wire<S>>,
     writer: Writer,
     progress: Progress,
-    /// An empty map, for the next head.
-    spare: HeaderMap,
+    /// Of the next request; its map is empty until it is there.
+    head: Request<()>,
     max_head: usize,
     date: Date,
     /// What of the request's body is still to come.
@@ -101,7 +101,7 @@ where
             wire: Some(Wire::new(stream, None)),
             writer: Writer::default(),
             progress: Progress::default(),
-            spare: HeaderMap::new(),
+            head: Request::new(()),
             max_head,
             date: Date::default(),
             decoder: Decoder::EMPTY,
@@ -117,14 +117,18 @@ where
         })))
     }
 
-    /// The next request; `None` = the caller closed the connection between two.
-    pub fn poll_request(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Request<Body<S>>>, Fault>> {
-        let request = ready!(self.0.borrow_mut().poll_request(cx));
-        Poll::Ready(request.map(|request| {
-            let request = request?;
-            let ended = self.0.borrow().decoder.is_at_end();
-            Some(request.map(|()| Body { shared: Rc::clone(&self.0), ended }))
-        }))
+    /// Whether there is another request, which is to be taken then; `false` = the caller closed the connection between
+    /// two.
+    pub fn poll_request(&self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
+        self.0.borrow_mut().poll_request(cx)
+    }
+
+    /// The request that [`Self::poll_request`] told of, with a body made of its own.
+    pub fn take_request<B>(&self, body: impl FnOnce(Body<S>) -> B) -> Request<B> {
+        let inner = &mut *self.0.borrow_mut();
+        let ended = inner.decoder.is_at_end();
+        let body = body(Body { shared: Rc::clone(&self.0), ended });
+        std::mem::take(&mut inner.head).map(|()| body)
     }
 
     /// Whether nothing of a next request has come.
@@ -168,7 +172,7 @@ where
         let hint = (!body.is_end_stream()).then(|| body.size_hint());
         let inner = &mut *self.0.borrow_mut();
         let framing = inner.write_head(status, &headers, hint, close);
-        inner.spare = headers.into_spare();
+        *inner.head.headers_mut() = headers.into_spare();
         Answering { body, ended: framing.is_none(), framing: framing.unwrap_or(Framing::Known(0)) }
     }
 
@@ -225,14 +229,14 @@ impl<S> Inner<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Request<()>>, Fault>> {
-        let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(None)) };
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
+        let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(false)) };
         loop {
             head::skip_empty_lines(&mut wire.buffer, &mut self.progress);
-            let parsed = head::parse_request(&mut wire.buffer, &mut self.progress, &mut self.spare)?;
-            if let Some((mut request, signs)) = parsed {
-                self.accept(&mut request, &signs)?;
-                return Poll::Ready(Ok(Some(request)));
+            let parsed = head::parse_request(&mut wire.buffer, &mut self.progress, &mut self.head)?;
+            if let Some(signs) = parsed {
+                self.accept(&signs)?;
+                return Poll::Ready(Ok(true));
             }
             if wire.buffer.len() >= self.max_head {
                 return Poll::Ready(Err(HeadError::TooLarge.into()));
@@ -242,20 +246,20 @@ where
             }
             match ready!(wire.poll_fill(cx))? {
                 // Empty lines between requests are no head (RFC 9112 §2.2).
-                0 if wire.buffer.iter().all(|byte| b"\r\n".contains(byte)) => return Poll::Ready(Ok(None)),
+                0 if wire.buffer.iter().all(|byte| b"\r\n".contains(byte)) => return Poll::Ready(Ok(false)),
                 0 => return Poll::Ready(Err(Fault::Incomplete)),
                 _ => {}
             }
         }
     }
 
-    fn accept(&mut self, request: &mut Request<()>, signs: &Signs) -> Result<(), HeadError> {
+    fn accept(&mut self, signs: &Signs) -> Result<(), HeadError> {
         self.version = signs.version;
-        self.is_head = request.method() == Method::HEAD;
+        self.is_head = self.head.method() == Method::HEAD;
         self.keeps_alive = signs.keeps_alive();
         self.answering = false;
         self.unwanted = false;
-        signs.unite_lengths(request.headers_mut());
+        signs.unite_lengths(self.head.headers_mut());
         let announced = match signs.framing() {
             // Refused by whoever gets it, with an answer of its own; where its body ends is unknown.
             Err(HeadError::Coding) => {

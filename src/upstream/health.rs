@@ -99,7 +99,7 @@ async fn ask(instance: &Instance, endpoint: &Endpoint, check: &HealthCheck) -> R
     let status = match opened.sender {
         Sender::H1(connection) => {
             let added = client::Added { lines: &[], host: &endpoint.authority };
-            connection.send(request, added, |_| {}).await.map_err(|failed| failed.fault)?.status
+            connection.send(&mut request, added, |_| {}).await.map_err(|failed| failed.fault)?.status
         }
         Sender::H2(mut sender) => {
             address::for_h2(&mut request, endpoint).map_err(|_| Unhealthy::Path(check.path.clone()))?;

@@ -33,10 +33,10 @@ pub type AnswerBody = EitherBody<client::Body>;
 pub type AnswerFault = EitherFault<BodyError>;
 
 /// What was sent did not get an answer.
-pub struct SendError<B> {
+pub struct SendError {
     pub error: SendFault,
-    /// The request itself, where it is whole: nothing of its body was taken.
-    pub request: Option<Request<B>>,
+    /// The request is as it was: nothing of its body was taken.
+    pub whole: bool,
     /// Nothing of it was put on the wire.
     pub unsent: bool,
     /// The connection was closed before a byte of an answer came: the mark of one that had rested too long.
@@ -92,20 +92,21 @@ impl<B> Lease<B> {
 
 impl<B> Lease<B>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// Sends `request` with what is `added` to its head, and waits for the head of its answer. Dropping the future closes an HTTP/1.1
     /// connection, or resets the HTTP/2 stream. `informed` hears of heads before the final one, over HTTP/1.1.
+    /// The request is used up, unless a [`SendError`] says that it is whole.
     ///
     /// The target and the headers that depend on the protocol are set here, so that a request which
     /// was not sent can go to a connection of the other kind.
     pub async fn send(
         &mut self,
-        mut request: Request<B>,
+        request: &mut Request<B>,
         added: &Added,
         informed: impl Fn(StatusCode),
-    ) -> Result<Reply<AnswerBody>, SendError<B>> {
+    ) -> Result<Reply<AnswerBody>, SendError> {
         let endpoint = &self.slot.endpoint;
         match &self.line {
             Line::H1(connection) => {
@@ -114,32 +115,34 @@ where
                     Ok(reply) => Ok(reply.map(AnswerBody::Http1)),
                     Err(failed) => Err(SendError {
                         error: failed.fault.into(),
-                        request: failed.request,
+                        whole: failed.whole,
                         unsent: !failed.on_wire,
                         may_be_stale: failed.may_be_stale,
                     }),
                 }
             }
             Line::H2(connection) => {
-                if let Err(error) = address::for_h2(&mut request, endpoint) {
-                    return Err(SendError::unsent(error, request));
+                if let Err(error) = address::for_h2(request, endpoint) {
+                    return Err(SendError::unsent(error));
                 }
                 added.insert_into(request.headers_mut());
                 let mut sender = connection.sender.clone();
-                match sender.try_send_request(request).await {
+                match sender.try_send_request(std::mem::take(request)).await {
                     Ok(response) => Ok(Reply::from(response.map(AnswerBody::Http2))),
                     Err(mut failed) => {
-                        let mut request = failed.take_message();
-                        if let Some(request) = &mut request {
+                        let back = failed.take_message();
+                        let whole = back.is_some();
+                        if let Some(back) = back {
+                            *request = back;
                             added.remove_from(request.headers_mut());
                         }
-                        let (unsent, error) = (request.is_some(), failed.into_error());
+                        let error = failed.into_error();
                         let may_be_stale = is_end_of_connection(&error);
-                        Err(SendError { error: error.into(), request, unsent, may_be_stale })
+                        Err(SendError { error: error.into(), whole, unsent: whole, may_be_stale })
                     }
                 }
             }
-            Line::Gone => Err(SendError::unsent(SendFault::GivenBack, request)),
+            Line::Gone => Err(SendError::unsent(SendFault::GivenBack)),
         }
     }
 
@@ -177,9 +180,9 @@ impl<B> Drop for Lease<B> {
 
 // === impl SendError ===
 
-impl<B> SendError<B> {
-    const fn unsent(error: SendFault, request: Request<B>) -> Self {
-        Self { error, request: Some(request), unsent: true, may_be_stale: false }
+impl SendError {
+    const fn unsent(error: SendFault) -> Self {
+        Self { error, whole: true, unsent: true, may_be_stale: false }
     }
 }
 

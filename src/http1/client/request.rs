@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING};
-use http::{Method, Version, request};
+use http::{Method, Request, Version};
 use http_body::{Frame, SizeHint};
 
 use super::{Added, Connection, Inner, Stage};
@@ -93,9 +93,9 @@ impl From<LengthError> for Stuck {
 
 impl Inner {
     /// Writes the head, in memory. `body`: what is known of the size of a body that is still to come.
-    pub(super) fn begin(
+    pub(super) fn begin<B>(
         &mut self,
-        parts: &request::Parts,
+        request: &Request<B>,
         body: Option<SizeHint>,
         added: Added<'_>,
     ) -> Framing {
@@ -107,20 +107,20 @@ impl Inner {
         writer.began = false;
         let out = &mut writer.head;
         out.reserve(HEAD_ROOM);
-        head::write_request_line(out, &parts.method, &parts.uri);
+        head::write_request_line(out, request.method(), request.uri());
         let (mut has_host, mut has_te, mut has_connection) = (false, false, false);
         let (mut announced, mut has_cookie) = (None, false);
-        for (name, value) in &parts.headers {
+        for (name, value) in request.headers() {
             match name.as_str() {
                 "host" => has_host = true,
                 "te" => has_te = true,
                 // HTTP/2 takes a cookie apart, and nobody else puts it together again (RFC 9113 §8.2.3).
-                "cookie" if parts.version == Version::HTTP_2 => {
+                "cookie" if request.version() == Version::HTTP_2 => {
                     if std::mem::replace(&mut has_cookie, true) {
                         continue;
                     }
                     out.extend_from_slice(b"cookie: ");
-                    for (n, crumb) in parts.headers.get_all(name).iter().enumerate() {
+                    for (n, crumb) in request.headers().get_all(name).iter().enumerate() {
                         out.extend_from_slice(if n == 0 { b"" } else { b"; " });
                         out.extend_from_slice(crumb.as_bytes());
                     }
@@ -139,14 +139,14 @@ impl Inner {
         }
         out.extend_from_slice(added.lines);
         if !has_host {
-            let named = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+            let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
             head::write_header(out, HOST.as_str(), named.unwrap_or(added.host.as_bytes()));
         }
         if has_te && !has_connection {
             // It is hop-by-hop, so HTTP/1.1 wants it named.
             head::write_header(out, CONNECTION.as_str(), TE.as_str().as_bytes());
         }
-        let wants_length = || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+        let wants_length = || matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
         let framing = match body {
             None => {
                 if announced.is_some() || wants_length() {

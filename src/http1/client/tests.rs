@@ -10,6 +10,7 @@ use super::*;
 use http_body::Frame;
 
 /// A body of which only the beginning ever comes.
+#[derive(Default)]
 struct Endless(Option<Bytes>);
 
 impl http_body::Body for Endless {
@@ -37,13 +38,13 @@ async fn ask<B>(
     method: Method,
     body: B,
     informed: impl Fn(StatusCode),
-) -> Result<Reply<Body>, Unanswered<B>>
+) -> Result<Reply<Body>, Unanswered>
 where
-    B: http_body::Body<Data = Bytes> + Unpin + 'static,
+    B: http_body::Body<Data = Bytes> + Default + Unpin + 'static,
 {
     let host = HeaderValue::from_static("test");
-    let request = Request::builder().method(method).uri("/").body(body).unwrap();
-    connection.send(request, Added { lines: b"", host: &host }, informed).await
+    let mut request = Request::builder().method(method).uri("/").body(body).unwrap();
+    connection.send(&mut request, Added { lines: b"", host: &host }, informed).await
 }
 
 async fn until_freed(connection: &Rc<Connection>) {
@@ -169,10 +170,11 @@ fn a_body_that_breaks_off_is_nobody_s_request() {
         let (connection, mut instance) = pair();
         let host = HeaderValue::from_static("test");
         let request = Request::post("/").header("content-length", "9").body(Full::new(Bytes::from("short")));
+        let mut request = request.unwrap();
         let added = Added { lines: b"", host: &host };
-        let Err(unanswered) = connection.send(request.unwrap(), added, |_| {}).await else { panic!() };
+        let Err(unanswered) = connection.send(&mut request, added, |_| {}).await else { panic!() };
         assert!(matches!(unanswered.fault, SendFault::Upload));
-        assert!(unanswered.request.is_none() && !connection.is_reusable());
+        assert!(!unanswered.whole && !connection.is_reusable());
         let mut sent = Vec::new();
         instance.read_to_end(&mut sent).await.unwrap();
         until_freed(&connection).await;

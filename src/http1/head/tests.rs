@@ -8,14 +8,14 @@ use http::header::CONTENT_LENGTH;
 /// Parses what comes in `pieces` as far as it goes: the first head or error, and how much was taken.
 fn parse_in<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<Option<Read>, HeadError>, usize) {
     let (mut buffer, mut progress) = (BytesMut::new(), Progress::default());
-    let (mut spare, mut fed) = (HeaderMap::new(), 0);
+    let (mut request, mut fed) = (Request::new(()), 0);
     for piece in pieces {
         buffer.extend_from_slice(piece);
         fed += piece.len();
         skip_empty_lines(&mut buffer, &mut progress);
-        match parse_request(&mut buffer, &mut progress, &mut spare) {
+        match parse_request(&mut buffer, &mut progress, &mut request) {
             Ok(None) => {}
-            Ok(Some((mut request, signs))) => {
+            Ok(Some(signs)) => {
                 let length = {
                     signs.unite_lengths(request.headers_mut());
                     signs.framing()

@@ -37,7 +37,8 @@ async fn received(wire: &str) -> (Connection<DuplexStream>, DuplexStream, Receiv
     let (mut caller, io) = tokio::io::duplex(64 * 1024);
     caller.write_all(wire.as_bytes()).await.unwrap();
     let connection = Connection::new(io, 16 * 1024);
-    let request = std::future::poll_fn(|cx| connection.poll_request(cx)).await.unwrap().unwrap();
+    assert!(std::future::poll_fn(|cx| connection.poll_request(cx)).await.unwrap());
+    let request = connection.take_request(|body| body);
     (connection, caller, request)
 }
 

@@ -98,7 +98,7 @@ impl Client {
             let pool = self.pool(endpoint, timeout).await;
             let mut lease = pool.checkout(Instant::now(), Want::default()).await?;
             let sent = Instant::now();
-            let reply = lease.send(request, &Added::default(), |_| {}).await;
+            let reply = lease.send(&mut request, &Added::default(), |_| {}).await;
             let Reply { status, headers, body: mut rest } =
                 reply.map_err(|failed| AskError::Send(failed.error))?;
             let mut body = BytesMut::new();

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::StatusCode;
 use http_body_util::Full;
 
 use super::io::Watched;
 use super::{Phase, Place, Rested, Signal, close, lay_down};
 use crate::http1::head::HeadError;
-use crate::http1::server::{Answering, Body, Connection, Fault, Next};
+use crate::http1::server::{Answering, Connection, Fault, Next};
 use crate::net::{EitherBody, Stream};
 use crate::proxy::caller::{self, Caller};
 use crate::proxy::respond::Reject;
@@ -40,8 +40,8 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     let mut session = Session { connection: &connection, caller: &caller, closing: false };
     let end = loop {
         match session.next().await {
-            ControlFlow::Continue(request) => {
-                if let ControlFlow::Break(end) = session.exchange(request).await {
+            ControlFlow::Continue(()) => {
+                if let ControlFlow::Break(end) = session.exchange().await {
                     break end;
                 }
             }
@@ -61,9 +61,6 @@ pub(super) async fn serve(stream: Stream, read: Bytes, caller: Rc<Caller>, place
     }
 }
 
-/// A request, or the end.
-type Turn = ControlFlow<End, Request<Body<Watched>>>;
-
 struct Session<'a> {
     connection: &'a Connection<Watched>,
     caller: &'a Rc<Caller>,
@@ -72,8 +69,8 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// The next request.
-    async fn next(&mut self) -> Turn {
+    /// Waits for the next request.
+    async fn next(&mut self) -> ControlFlow<End> {
         let fault = match poll_fn(|cx| self.poll_next(cx)).await {
             Ok(next) => return next,
             Err(fault) => fault,
@@ -86,7 +83,7 @@ impl Session<'_> {
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, Fault>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<ControlFlow<End>, Fault>> {
         while let Poll::Ready(signal) = self.caller.link.poll_signal(cx) {
             match signal {
                 Signal::Rest if self.connection.is_quiet() => {
@@ -108,14 +105,15 @@ impl Session<'_> {
             // A head that began to arrive while the request before it was being answered.
             self.caller.link.on_read(self.caller.worker.clock.now());
         }
-        let request = ready!(polled)?;
-        Poll::Ready(Ok(request.map_or(ControlFlow::Break(End::Close), ControlFlow::Continue)))
+        let more = ready!(polled)?;
+        Poll::Ready(Ok(if more { ControlFlow::Continue(()) } else { ControlFlow::Break(End::Close) }))
     }
 
-    /// Answers one request.
-    async fn exchange(&mut self, request: Request<Body<Watched>>) -> ControlFlow<End> {
+    /// Answers the request that is there.
+    async fn exchange(&mut self) -> ControlFlow<End> {
         let reply = {
-            let mut answer = pin!(caller::answer(Rc::clone(self.caller), request.map(EitherBody::Http1)));
+            let request = self.connection.take_request(EitherBody::Http1);
+            let mut answer = pin!(caller::answer(Rc::clone(self.caller), request));
             poll_fn(|cx| {
                 if let ControlFlow::Break(end) = self.heed_signals(cx) {
                     return Poll::Ready(ControlFlow::Break(end));
@@ -161,12 +159,10 @@ impl Session<'_> {
         .await
     }
 
-    async fn refuse(&mut self, reject: &Reject) -> Turn {
+    async fn refuse(&mut self, reject: &Reject) -> ControlFlow<End> {
         let mut answering = self.connection.begin(reject.response().map(Full::new), true);
-        match self.write(&mut answering).await {
-            ControlFlow::Break(end) => ControlFlow::Break(end),
-            ControlFlow::Continue(()) => ControlFlow::Break(End::Close),
-        }
+        self.write(&mut answering).await?;
+        ControlFlow::Break(End::Close)
     }
 
     /// What the sweep has to say in the middle of an exchange.

@@ -78,7 +78,7 @@ impl Exchange {
             let repeatable = !retried && request.method().is_safe() && lease.rested.is_some();
             let sent = if lease.connect.is_some() { Instant::now() } else { now };
             guard.enter(Stage::Awaiting, sent);
-            match send(&mut lease, request, &added, &informed, &guard).await {
+            match send(&mut lease, &mut request, &added, &informed, &guard).await {
                 Ok(reply) => {
                     let first_byte = sent.elapsed();
                     guard.enter(Stage::Answering, sent);
@@ -87,7 +87,7 @@ impl Exchange {
                 }
                 Err(Failed::Signal(signal)) => return Err(signalled(signal, &service)),
                 Err(Failed::Send(failed)) => {
-                    let SendError { error, request: whole, unsent, may_be_stale } = *failed;
+                    let SendError { error, whole, unsent, may_be_stale } = *failed;
                     if let Some(fault) = upload.as_deref().and_then(|upload| upload.fault.get()) {
                         return Err(match fault {
                             UploadFault::TooLarge => Reject::BodyTooLarge,
@@ -95,17 +95,14 @@ impl Exchange {
                         });
                     }
                     let untouched = upload.as_deref().is_none_or(|upload| !upload.touched.get());
-                    request = match whole {
-                        Some(request) if unsent && attempts < UNSENT_ATTEMPTS && untouched => request,
-                        Some(request) if may_be_stale && repeatable && upload.is_none() => {
-                            retried = true;
-                            request
-                        }
-                        _ => {
-                            lease.failed(Instant::now());
-                            return Err(Reject::Broken(error.to_string()));
-                        }
-                    };
+                    if whole && unsent && attempts < UNSENT_ATTEMPTS && untouched {
+                        // No instance has seen it.
+                    } else if whole && may_be_stale && repeatable && upload.is_none() {
+                        retried = true;
+                    } else {
+                        lease.failed(Instant::now());
+                        return Err(Reject::Broken(error.to_string()));
+                    }
                     guard.enter(Stage::Connecting, Instant::now());
                     service.counts.borrow_mut().retries += 1;
                 }
@@ -126,14 +123,14 @@ fn signalled(signal: Signal, service: &Service) -> Reject {
 }
 
 enum Failed {
-    Send(Box<SendError<Upload>>),
+    Send(Box<SendError>),
     Signal(Signal),
 }
 
 /// Waits for the head, or for a reason to stop waiting. Dropping the send closes the connection.
 async fn send(
     lease: &mut Lease<Upload>,
-    request: Request<Upload>,
+    request: &mut Request<Upload>,
     added: &Added,
     informed: impl Fn(StatusCode),
     guard: &Guard,

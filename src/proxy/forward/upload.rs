@@ -18,7 +18,9 @@ use crate::tee::lane::Copied;
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The body of a request to an instance.
+#[derive(Default)]
 pub enum Upload {
+    #[default]
     Empty,
     Streaming(Box<Streaming>),
 }

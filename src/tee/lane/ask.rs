@@ -19,7 +19,7 @@ use crate::tee::skip::Skip;
 use crate::upstream::{AnswerBody, AnswerFault, ConnectError, Lease, Pool, SendError, SendFault, Want};
 
 /// A request body that is whole already.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Whole(Option<Bytes>);
 
 impl Whole {
@@ -74,8 +74,11 @@ pub async fn ask(
     sent_any: &Cell<bool>,
 ) -> Leg {
     let Copy { target, host, headers, lines, version } = question.copy;
-    let mut headers = std::mem::take(headers);
-    let body = Whole::new(question.body);
+    let mut request = Request::new(Whole::new(question.body));
+    *request.method_mut() = question.method.clone();
+    *request.uri_mut() = Uri::from(target.clone());
+    *request.version_mut() = *version;
+    *request.headers_mut() = std::mem::take(headers);
     let mut connect = None;
     let mut retried = false;
     loop {
@@ -84,26 +87,20 @@ pub async fn ask(
             Err(error) => return Leg { connect, retried, ..Leg::unseen(&error) },
         };
         connect = lease.connect.or(connect);
-        let mut request = Request::new(body.clone());
-        *request.method_mut() = question.method.clone();
-        *request.uri_mut() = Uri::from(target.clone());
-        *request.version_mut() = *version;
-        *request.headers_mut() = headers;
         let sent = Instant::now();
         sent_any.set(true);
-        match lease.send(request, lines, |_| {}).await {
+        match lease.send(&mut request, lines, |_| {}).await {
             Ok(reply) => {
                 let outcome = read(lease, reply, sent, question.max_answer_bytes, permit).await;
                 return Leg { outcome, connect, unseen: None, retried };
             }
             // One retry, where the shadow was not reached or had just closed the connection.
-            Err(SendError { request: Some(request), unsent, may_be_stale, .. })
+            Err(SendError { whole: true, unsent, may_be_stale, .. })
                 if !retried && (unsent || (may_be_stale && lease.rested.is_some())) =>
             {
-                headers = request.into_parts().0.headers;
                 // HTTP/2 has put it elsewhere.
                 if let Some(host) = host {
-                    headers.entry(HOST).or_insert_with(|| host.clone());
+                    request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
                 }
             }
             Err(failed) => {
