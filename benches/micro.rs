@@ -155,7 +155,8 @@ fn edit(criterion: &mut Criterion) {
     }
     wire.extend_from_slice(b"\r\n");
     let run = |(mut wire, mut request): (BytesMut, Request<()>)| {
-        let parsed = http1::head::parse_request(&mut wire, &mut http1::head::Progress::default(), &mut request);
+        let parsed =
+            http1::head::parse_request(&mut wire, &mut http1::head::Progress::default(), &mut request);
         (parsed, request)
     };
     group.bench_function("parse a request", |bencher| {

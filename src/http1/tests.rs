@@ -337,7 +337,7 @@ fn a_hundred_requests_in_one_piece_are_answered_in_their_order() {
         let connection = server::Connection::new(io, 64 * 1024);
         for n in 0..100 {
             assert!(poll_fn(|cx| connection.poll_request(cx)).await.unwrap());
-        let request = connection.take_request(|body| body);
+            let request = connection.take_request(|body| body);
             assert_eq!(request.uri().path(), format!("/{n}"));
             // Every other body is read by nobody.
             if n % 2 == 0 {

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
 
-use super::connection::{Link, RequestBody};
+use super::connection::Link;
 use super::forward::answer::{Answer, AnswerError};
+use super::forward::upload::Upload;
 use super::forward::{self, Forwarding};
 use super::tunnel::Ticket;
 use super::worker::Worker;
@@ -48,8 +49,8 @@ pub struct Tracked {
 }
 
 /// Answers one request; the connection is busy until all of the answer is taken.
-pub async fn answer(caller: Rc<Caller>, request: Request<RequestBody>) -> Reply<Tracked> {
-    let in_flight = InFlight::begin(&caller);
+pub async fn answer(caller: &Rc<Caller>, request: &mut Request<Upload>) -> Reply<Tracked> {
+    let in_flight = InFlight::begin(caller);
     let reply = forward::handle(caller, request).await;
     reply.map(|answer| Tracked { answer, _in_flight: in_flight })
 }

@@ -16,6 +16,7 @@ use crate::http1::head::HeadError;
 use crate::http1::server::{Answering, Connection, Fault, Next};
 use crate::net::{EitherBody, Stream};
 use crate::proxy::caller::{self, Caller};
+use crate::proxy::forward::upload::Upload;
 use crate::proxy::respond::Reject;
 use crate::proxy::tunnel::{self, Ticket};
 use crate::proxy::worker::count_end;
@@ -112,8 +113,10 @@ impl Session<'_> {
     /// Answers the request that is there.
     async fn exchange(&mut self) -> ControlFlow<End> {
         let reply = {
-            let request = self.connection.take_request(EitherBody::Http1);
-            let mut answer = pin!(caller::answer(Rc::clone(self.caller), request));
+            let body = |body| Upload::new(EitherBody::Http1(body));
+            // Lent to all that is done with it, as it is a quarter of a kilobyte.
+            let mut request = self.connection.take_request(body);
+            let mut answer = pin!(caller::answer(self.caller, &mut request));
             poll_fn(|cx| {
                 if let ControlFlow::Break(end) = self.heed_signals(cx) {
                     return Poll::Ready(ControlFlow::Break(end));

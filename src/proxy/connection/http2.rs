@@ -16,6 +16,7 @@ use super::io::Watched;
 use super::{Phase, Place, Signal};
 use crate::net::{EitherBody, LocalExecutor, Stream};
 use crate::proxy::caller::{self, Caller};
+use crate::proxy::forward::upload::Upload;
 use crate::proxy::worker::count_end;
 
 /// What one upload may have on its way: full speed at 10 ms of round trip needs 13 MB/s × 10 ms.
@@ -37,8 +38,9 @@ pub(super) fn serve(
     let io = Watched::new(stream, read, Rc::clone(&caller.link), Rc::clone(&worker));
     let for_requests = Rc::clone(&caller);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let answer = caller::answer(Rc::clone(&for_requests), request.map(EitherBody::Http2));
-        async move { Ok::<_, Infallible>(answer.await.into_response()) }
+        let caller = Rc::clone(&for_requests);
+        let mut request = request.map(|body| Upload::new(EitherBody::Http2(body)));
+        async move { Ok::<_, Infallible>(caller::answer(&caller, &mut request).await.into_response()) }
     });
     // All streams together may be parked with their windows full, and still leave room for one more.
     let connection_window = STREAM_WINDOW.saturating_mul(limits.max_concurrent_streams.saturating_add(8));

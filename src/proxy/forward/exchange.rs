@@ -25,12 +25,11 @@ const FRESH_FOR_WRITES: Duration = Duration::from_secs(1);
 /// Connections tried for one request that was not sent.
 const UNSENT_ATTEMPTS: usize = 4;
 
-/// A request ready to be sent, and what hangs on it.
+/// What hangs on a request that is ready to be sent.
 pub struct Exchange {
     pub service: Rc<Service>,
     pub guard: Guard,
-    pub request: Request<Upload>,
-    /// To its head.
+    /// To the head of the request.
     pub added: Rc<Added>,
     pub upload: Option<Rc<UploadState>>,
     pub wants_upgrade: bool,
@@ -48,8 +47,8 @@ pub struct Answered {
 }
 
 impl Exchange {
-    pub async fn run(self) -> Result<Answered, Reject> {
-        let Self { service, guard, mut request, added, upload, wants_upgrade, release } = self;
+    pub async fn run(self, request: &mut Request<Upload>) -> Result<Answered, Reject> {
+        let Self { service, guard, added, upload, wants_upgrade, release } = self;
         let active = guard.admitted.active;
         let is_write = guard.admitted.class == Class::Write;
         let pool = Rc::clone(service.pool(active));
@@ -78,7 +77,7 @@ impl Exchange {
             let repeatable = !retried && request.method().is_safe() && lease.rested.is_some();
             let sent = if lease.connect.is_some() { Instant::now() } else { now };
             guard.enter(Stage::Awaiting, sent);
-            match send(&mut lease, &mut request, &added, &informed, &guard).await {
+            match send(&mut lease, request, &added, &informed, &guard).await {
                 Ok(reply) => {
                     let first_byte = sent.elapsed();
                     guard.enter(Stage::Answering, sent);
@@ -159,9 +158,9 @@ pub struct Abandonable(Option<Running>, Rc<Service>);
 type Running = Pin<Box<dyn Future<Output = Result<Answered, Reject>>>>;
 
 impl Abandonable {
-    pub fn new(exchange: Exchange) -> Self {
+    pub fn new(exchange: Exchange, mut request: Request<Upload>) -> Self {
         let service = Rc::clone(&exchange.service);
-        Self(Some(Box::pin(exchange.run())), service)
+        Self(Some(Box::pin(async move { exchange.run(&mut request).await })), service)
     }
 }
 

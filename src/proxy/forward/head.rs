@@ -4,8 +4,7 @@
 use std::rc::Rc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
-use http::{Method, StatusCode, Uri, Version};
+use http::{Method, Request, StatusCode, Uri, Version};
 
 use super::forwarding::Forwarding;
 use crate::config::Callers;
@@ -104,14 +103,14 @@ fn is_http(protocol: &[u8]) -> bool {
 ///
 /// To a server several of these (a length beside a transfer coding, any number of hosts) are harmless;
 /// in front of another server they are how requests are smuggled.
-pub fn normalise(head: &mut Parts, scan: &Scan, limits: &Callers) -> Result<(), Reject> {
-    if head.method == Method::CONNECT {
+pub fn normalise<B>(head: &mut Request<B>, scan: &Scan, limits: &Callers) -> Result<(), Reject> {
+    if head.method() == Method::CONNECT {
         return Err(Reject::ConnectRefused);
     }
-    if head.headers.len() > limits.max_header_count || scan.bytes > limits.max_header_bytes.as_usize() {
+    if head.headers().len() > limits.max_header_count || scan.bytes > limits.max_header_bytes.as_usize() {
         return Err(Reject::HeadersTooLarge);
     }
-    let target = head.uri.path_and_query();
+    let target = head.uri().path_and_query();
     if target.is_some_and(|target| target.as_str().len() > limits.max_uri_bytes.as_usize()) {
         return Err(Reject::UriTooLong);
     }
@@ -121,43 +120,43 @@ pub fn normalise(head: &mut Parts, scan: &Scan, limits: &Callers) -> Result<(), 
     if scan.has_other_coding {
         return Err(Reject::TransferCoding);
     }
-    if head.uri.scheme().is_none() && head.uri.authority().is_some() {
+    if head.uri().scheme().is_none() && head.uri().authority().is_some() {
         return Err(Reject::BadTarget("an authority is a target for CONNECT alone"));
     }
-    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+    if head.uri().path() == "*" && head.method() != Method::OPTIONS {
         return Err(Reject::BadTarget("`*` is a target for OPTIONS alone"));
     }
     if scan.hosts > 1 {
         return Err(Reject::BadHost("more than one Host header"));
     }
-    if let Some(authority) = head.uri.authority() {
+    if let Some(authority) = head.uri().authority() {
         // Userinfo in an authority is a way to make two parsers see two hosts.
         if authority.as_str().contains('@') {
             return Err(Reject::BadHost("userinfo in the request target"));
         }
-        let named = head.headers.get(header::HOST);
+        let named = head.headers().get(header::HOST);
         if named.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
             return Err(Reject::BadHost("the Host header contradicts the request target"));
         }
         if named.is_none() {
-            if head.version == Version::HTTP_11 {
+            if head.version() == Version::HTTP_11 {
                 return Err(Reject::BadHost("no Host header"));
             }
             let host = HeaderValue::from_str(authority.as_str())
                 .map_err(|_| Reject::BadHost("an authority that is no header value"))?;
-            head.headers.insert(header::HOST, host);
+            head.headers_mut().insert(header::HOST, host);
         }
-    } else if scan.hosts == 0 && head.version != Version::HTTP_10 {
+    } else if scan.hosts == 0 && head.version() != Version::HTTP_10 {
         return Err(Reject::BadHost("no Host header"));
     }
-    if let Some(host) = head.headers.get(header::HOST)
+    if let Some(host) = head.headers().get(header::HOST)
         && !is_host(host.as_bytes())
     {
         return Err(Reject::BadHost("a Host header that is no host"));
     }
-    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
-        let target = head.uri.path_and_query().cloned();
-        head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    if head.uri().scheme().is_some() || head.uri().authority().is_some() {
+        let target = head.uri().path_and_query().cloned();
+        *head.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
     Ok(())
 }

@@ -24,7 +24,6 @@ use self::upload::{Release, Upload};
 use super::access::{Ending, Entry};
 use super::caller::Caller;
 use super::classify::{Class, Head, Verdict, suspect};
-use super::connection::RequestBody;
 use super::respond::Reject;
 use super::service::{Service, count};
 use super::tunnel::Ticket;
@@ -33,13 +32,13 @@ use crate::http1::Reply;
 use crate::tee::compare::{self, Outcome};
 
 /// Answers one request of `caller`.
-pub async fn handle(caller: Rc<Caller>, request: Request<RequestBody>) -> Reply<Answer> {
+pub async fn handle(caller: &Rc<Caller>, request: &mut Request<Upload>) -> Reply<Answer> {
     let mut service = None;
     let now = Instant::now();
     let log = caller.worker.table().plan.access_log.clone();
     let mut entry = log
         .map(|log| Entry::new(&log, request.method(), request.uri().path(), caller.forwarding.peer(), now));
-    match serve(&caller, request, now, &mut service, &mut entry).await {
+    match serve(caller, request, now, &mut service, &mut entry).await {
         Ok(reply) => reply,
         Err(reject) => {
             if let Some(entry) = entry {
@@ -66,18 +65,17 @@ pub async fn handle(caller: Rc<Caller>, request: Request<RequestBody>) -> Reply<
 
 async fn serve(
     caller: &Rc<Caller>,
-    request: Request<RequestBody>,
+    request: &mut Request<Upload>,
     now: Instant,
     found: &mut Option<Rc<Service>>,
     entry: &mut Option<Box<Entry>>,
 ) -> Result<Reply<Answer>, Reject> {
     let table = caller.worker.table();
     let limits = &table.plan.callers;
-    let (mut parts, body) = request.into_parts();
-    let scan = Scan::of(&parts.headers);
-    normalise(&mut parts, &scan, limits)?;
-    let host = host_name(&parts.headers);
-    let service = table.find(host, parts.uri.path()).ok_or(Reject::NoService)?;
+    let scan = Scan::of(request.headers());
+    normalise(request, &scan, limits)?;
+    let host = host_name(request.headers());
+    let service = table.find(host, request.uri().path()).ok_or(Reject::NoService)?;
     caller.worker.look_after(&service);
     *found = Some(Rc::clone(&service));
     let max_body = limits.max_body_bytes.map(ByteSize::bytes);
@@ -87,21 +85,20 @@ async fn serve(
     {
         return Err(Reject::BodyTooLarge);
     }
-    let (mut upload, progress) = Upload::new(body, max_body, now);
-    let has_body = progress.is_some();
     let verdict = service.classifier.head(&Head {
-        method: &parts.method,
-        uri: &parts.uri,
+        method: request.method(),
+        uri: request.uri(),
         host,
-        headers: &parts.headers,
-        has_body,
+        headers: request.headers(),
+        has_body: !request.body().is_empty(),
     });
+    let progress = request.body_mut().measure(max_body);
     // What can be told only from the body is a write to everything but the lane.
     let class = match verdict {
         Verdict::Known(class, _) => class,
         Verdict::NeedsBody(_) => Class::Write,
     };
-    let admission = service.gate.admit(class, parts.uri.path_and_query(), now).await?;
+    let admission = service.gate.admit(class, request.uri().path_and_query(), now).await?;
     if let Some(held) = admission.held {
         let mut counts = service.counts.borrow_mut();
         counts.parked += 1;
@@ -109,19 +106,20 @@ async fn serve(
     }
     let guard = admission.guard;
 
-    let wants_upgrade = scan.wants_upgrade() && parts.version == http::Version::HTTP_11;
-    let added = edit_request(&mut parts.headers, &scan, &caller.forwarding, wants_upgrade);
+    let wants_upgrade = scan.wants_upgrade() && request.version() == http::Version::HTTP_11;
+    let added = edit_request(request.headers_mut(), &scan, &caller.forwarding, wants_upgrade);
     let credentials = scan.has_credentials;
-    let teed = tee::offer(&service, caller, (&parts, &added), &mut upload, verdict, &guard, credentials);
+    let teed = tee::offer(&service, caller, (request, &added), verdict, &guard, credentials);
 
-    let mut request = Request::from_parts(parts, upload);
     request.extensions_mut().clear();
     let release = if scan.expects_continue { hold_for_continue(request.body_mut()) } else { None };
     let service_of = Rc::clone(&service);
-    let exchange =
-        Exchange { service: service_of, guard, request, added, upload: progress, wants_upgrade, release };
-    let answered =
-        if class == Class::Write { Abandonable::new(exchange).await } else { exchange.run().await };
+    let exchange = Exchange { service: service_of, guard, added, upload: progress, wants_upgrade, release };
+    let answered = if class == Class::Write {
+        Abandonable::new(exchange, std::mem::take(request)).await
+    } else {
+        exchange.run(request).await
+    };
     let Answered { service, guard, reply, lease, times } = match answered {
         Ok(answered) => answered,
         Err(reject) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use http::request::Parts;
+use http::Request;
 use tokio::sync::oneshot;
 
 use super::upload::Upload;
@@ -15,7 +15,7 @@ use crate::proxy::classify::{Class, Verdict};
 use crate::proxy::gate::Guard;
 use crate::proxy::service::{Service, count};
 use crate::tee::compare::Outcome;
-use crate::tee::lane::{JobBody, Judge, Offer};
+use crate::tee::lane::{JobBody, Judge, Offer, Original};
 use crate::tee::sample::Choice;
 use crate::tee::skip::Skip;
 use crate::upstream::Added;
@@ -25,13 +25,12 @@ use crate::upstream::Added;
 pub fn offer(
     service: &Rc<Service>,
     caller: &Caller,
-    (parts, added): (&Parts, &Added),
-    upload: &mut Upload,
+    (request, added): (&mut Request<Upload>, &Added),
     verdict: Verdict,
     guard: &Guard,
     credentials: bool,
 ) -> Option<oneshot::Sender<Outcome>> {
-    let by_body = !upload.is_empty() || matches!(verdict, Verdict::NeedsBody(_));
+    let by_body = !request.body().is_empty() || matches!(verdict, Verdict::NeedsBody(_));
     let mut counts = service.counts.borrow_mut();
     let counts = &mut *counts;
     let reason = match verdict {
@@ -64,19 +63,19 @@ pub fn offer(
         return None;
     }
     let selection = if by_body { &tee.body_selection } else { &tee.selection };
-    let choice = selection.choose(&parts.headers, caller.forwarding.peer());
+    let choice = selection.choose(request.headers(), caller.forwarding.peer());
     tally.chosen(choice);
     if choice != Choice::Picked {
         return None;
     }
-    let copied = upload.copy_to(tee.lane.tee.max_body_bytes.as_usize());
+    let copied = request.body_mut().copy_to(tee.lane.tee.max_body_bytes.as_usize());
     let body = copied.map_or(JobBody::Empty, JobBody::Arriving);
     let offer = Offer {
         service: Arc::clone(&tee.lane),
         shadow: Arc::clone(shadow),
         generation: guard.admitted.generation,
         source: guard.admitted.active,
-        parts,
+        original: Original::of(request),
         added,
         body,
         judge,

@@ -74,26 +74,26 @@ pub struct BodyCopy {
 // === impl Upload ===
 
 impl Upload {
-    pub fn new(body: RequestBody, max_bytes: Option<u64>, now: Instant) -> (Self, Option<Rc<UploadState>>) {
+    pub fn new(body: RequestBody) -> Self {
         if body.is_end_stream() {
-            return (Self::Empty, None);
+            return Self::Empty;
         }
         let state = Rc::new(UploadState {
             bytes: Cell::new(0),
-            progress: Cell::new(now),
+            progress: Cell::new(Instant::now()),
             ended: Cell::new(false),
             starved: Cell::new(false),
             touched: Cell::new(false),
             fault: Cell::new(None),
         });
-        let streaming = Streaming {
-            body,
-            state: Rc::clone(&state),
-            max_bytes: max_bytes.unwrap_or(u64::MAX),
-            hold: None,
-            copy: None,
-        };
-        (Self::Streaming(Box::new(streaming)), Some(state))
+        Self::Streaming(Box::new(Streaming { body, state, max_bytes: u64::MAX, hold: None, copy: None }))
+    }
+
+    /// Lets so much of it pass; how far it is can be told from what this gives. `None` = it is empty.
+    pub fn measure(&mut self, max_bytes: Option<u64>) -> Option<Rc<UploadState>> {
+        let Self::Streaming(streaming) = self else { return None };
+        streaming.max_bytes = max_bytes.unwrap_or(u64::MAX);
+        Some(Rc::clone(&streaming.state))
     }
 
     pub const fn is_empty(&self) -> bool {

@@ -5,9 +5,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE};
-use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Version};
+use http::{Method, Request, Uri, Version};
 
 use crate::tee::compare::Asked;
 use crate::upstream::Added;
@@ -24,6 +23,22 @@ const TRACEPARENT_LENGTH: usize = 55;
 const OWN_LINES: usize = 128;
 /// Room for the headers that are no lines: a host, and a body's length.
 const MAP_ROOM: usize = 2;
+
+/// The head that a copy is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Original<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub version: Version,
+    pub headers: &'a HeaderMap,
+}
+
+impl<'a> Original<'a> {
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        Self { method, uri, version: request.version(), headers }
+    }
+}
 
 /// A head of its own, marked as a copy.
 pub struct Copy {
@@ -46,26 +61,26 @@ pub enum Form {
 }
 
 /// Bytes that a copy will hold, about.
-pub fn size_of(parts: &Parts) -> u64 {
-    let headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let target = parts.uri.path_and_query().map_or(1, |target| target.as_str().len());
+pub fn size_of(of: &Original<'_>) -> u64 {
+    let headers: usize = of.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let target = of.uri.path_and_query().map_or(1, |target| target.as_str().len());
     (headers + target) as u64
 }
 
 impl Copy {
-    /// `parts` and what is `added` are as the source will get them; `size` is what [`size_of`] says of them. `sampled` goes
+    /// `of` and what is `added` are as the source will get them; `size` is what [`size_of`] says of them. `sampled` goes
     /// into the trace.
     ///
     /// All of it is in one buffer.
-    pub fn new(parts: &Parts, added: &Added, size: u64, form: Form, sampled: bool) -> Self {
+    pub fn new(of: &Original<'_>, added: &Added, size: u64, form: Form, sampled: bool) -> Self {
         // `: ` and the end of a line for each.
-        let room = size as usize + 4 * parts.headers.len() + added.lines().len() + OWN_LINES;
+        let room = size as usize + 4 * of.headers.len() + added.lines().len() + OWN_LINES;
         let mut buffer = BytesMut::with_capacity(room);
-        let (target, mut headers) = (own_target(&mut buffer, parts), HeaderMap::with_capacity(MAP_ROOM));
+        let (target, mut headers) = (own_target(&mut buffer, of), HeaderMap::with_capacity(MAP_ROOM));
         let mut host = None;
         let lines = match form {
-            Form::Lines if can_be_lines(parts) => {
-                for (name, value) in &parts.headers {
+            Form::Lines if can_be_lines(of) => {
+                for (name, value) in of.headers {
                     if is_framing(name) {
                         let value = own_value(&mut buffer, value);
                         if *name == HOST {
@@ -74,12 +89,12 @@ impl Copy {
                         headers.append(name.clone(), value);
                     }
                 }
-                write(&mut buffer, parts, added, sampled);
+                write(&mut buffer, of, added, sampled);
                 Added::of_lines(buffer.freeze())
             }
             Form::Lines | Form::Map => {
-                headers.reserve(parts.headers.len());
-                for (name, value) in &parts.headers {
+                headers.reserve(of.headers.len());
+                for (name, value) in of.headers {
                     headers.append(name.clone(), own_value(&mut buffer, value));
                 }
                 added.insert_into(&mut headers);
@@ -88,14 +103,14 @@ impl Copy {
                 Added::default()
             }
         };
-        Self { target, host, headers, lines, version: parts.version }
+        Self { target, host, headers, lines, version: of.version }
     }
 }
 
 /// Whether the headers can be written as they are. They keep their order: a `Host` that is not the first one would become
 /// it, and the cookies that HTTP/2 took apart are put together by the connection.
-fn can_be_lines(parts: &Parts) -> bool {
-    parts.version != Version::HTTP_2 && parts.headers.keys().next() == Some(&HOST)
+fn can_be_lines(of: &Original<'_>) -> bool {
+    of.version != Version::HTTP_2 && of.headers.keys().next() == Some(&HOST)
 }
 
 /// Whether the connection writes this header itself, wherever it was.
@@ -109,9 +124,9 @@ fn is_replaced(name: &HeaderName) -> bool {
     *name == SEGUE_TEE || *name == EXPECT || *name == TRACEPARENT || *name == TRACESTATE
 }
 
-fn write(buffer: &mut BytesMut, parts: &Parts, added: &Added, sampled: bool) {
+fn write(buffer: &mut BytesMut, of: &Original<'_>, added: &Added, sampled: bool) {
     let (mut has_te, mut has_connection) = (false, false);
-    for (name, value) in &parts.headers {
+    for (name, value) in of.headers {
         if !is_framing(name) && !is_replaced(name) {
             has_te |= *name == TE;
             has_connection |= *name == CONNECTION;
@@ -162,8 +177,8 @@ fn write_hex(place: &mut [u8], bytes: &[u8]) {
     }
 }
 
-fn own_target(buffer: &mut BytesMut, parts: &Parts) -> PathAndQuery {
-    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+fn own_target(buffer: &mut BytesMut, of: &Original<'_>) -> PathAndQuery {
+    let target = of.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     buffer.extend_from_slice(target.as_bytes());
     // What was parsed once parses again.
     PathAndQuery::from_maybe_shared(buffer.split().freeze())
@@ -197,16 +212,19 @@ impl Asked {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
-    fn parts(version: Version, headers: &[(&str, &str)]) -> Parts {
+    fn request(version: Version, headers: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::get("/a/b?c=d").version(version);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.body(()).unwrap().into_parts().0
+        request.body(()).unwrap()
+    }
+
+    fn copy(request: &Request<()>, added: &Added, form: Form, sampled: bool) -> Copy {
+        let of = Original::of(request);
+        Copy::new(&of, added, size_of(&of), form, sampled)
     }
 
     /// All the headers of a copy, wherever they are, but its trace.
@@ -241,9 +259,8 @@ mod tests {
         let added =
             Added::new(vec![entry("x-forwarded-for", "10.0.0.1"), entry("x-forwarded-proto", "http")]);
         for version in [Version::HTTP_11, Version::HTTP_2] {
-            let parts = parts(version, &headers);
-            let copies =
-                [Form::Lines, Form::Map].map(|form| Copy::new(&parts, &added, size_of(&parts), form, true));
+            let request = request(version, &headers);
+            let copies = [Form::Lines, Form::Map].map(|form| copy(&request, &added, form, true));
             for copy in &copies {
                 assert_eq!(copy.target.as_str(), "/a/b?c=d");
                 assert_eq!(copy.host.as_ref().unwrap(), "app.example");
@@ -274,8 +291,8 @@ mod tests {
     #[test]
     fn what_would_change_places_is_left_to_the_connection() {
         let form = |version, headers: &[_]| {
-            let parts = parts(version, headers);
-            let copy = Copy::new(&parts, &Added::default(), size_of(&parts), Form::Lines, false);
+            let request = request(version, headers);
+            let copy = copy(&request, &Added::default(), Form::Lines, false);
             if copy.lines.lines().is_empty() { Form::Map } else { Form::Lines }
         };
         let (host, cookie) = (("host", "app.example"), ("cookie", "a=1"));
@@ -288,14 +305,13 @@ mod tests {
     fn a_copy_pins_nothing_of_the_request() {
         let buffer = Bytes::from(b"app.example*/*/a".to_vec());
         let value = |range| HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap();
-        let mut parts = parts(Version::HTTP_11, &[]);
-        parts.headers.insert(HOST, value(0..11));
-        parts.headers.insert("accept", value(11..14));
+        let mut request = request(Version::HTTP_11, &[]);
+        request.headers_mut().insert(HOST, value(0..11));
+        request.headers_mut().insert("accept", value(11..14));
         let target = PathAndQuery::from_maybe_shared(buffer.slice(14..)).unwrap();
-        parts.uri = target.into();
-        let copies = [Form::Lines, Form::Map]
-            .map(|form| Copy::new(&parts, &Added::default(), size_of(&parts), form, false));
-        drop(parts);
+        *request.uri_mut() = target.into();
+        let copies = [Form::Lines, Form::Map].map(|form| copy(&request, &Added::default(), form, false));
+        drop(request);
         assert!(buffer.is_unique());
         assert!(copies.iter().all(|copy| copy.target == "/a"));
     }
@@ -315,7 +331,8 @@ mod tests {
 
     #[test]
     fn conditions_and_ranges_are_noted() {
-        let asked = |name| Asked::of(&Method::GET, &parts(Version::HTTP_11, &[(name, "x")]).headers, false);
+        let asked =
+            |name| Asked::of(&Method::GET, request(Version::HTTP_11, &[(name, "x")]).headers(), false);
         for name in ["if-none-match", "if-modified-since", "if-match", "if-unmodified-since"] {
             assert!(asked(name).conditional && !asked(name).ranged, "{name}");
         }

@@ -25,10 +25,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::copy::Original;
 use self::copy::{Copy, Form, size_of};
 use self::heard::Heard;
 use super::breaker::{Breaker, Pass};
@@ -113,17 +113,17 @@ enum Work {
 }
 
 impl Job {
-    /// `parts` and what is `added` are as the instance will get them.
+    /// The original and what is `added` are as the instance will get them.
     fn begin(offer: Offer<'_>, form: Form, now: Instant) -> Result<Begun, Skip> {
-        let Offer { service, shadow, generation, source, parts, added, body, judge, credentials } = offer;
-        let bytes = size_of(parts);
+        let Offer { service, shadow, generation, source, original, added, body, judge, credentials } = offer;
+        let bytes = size_of(&original);
         let pass = service.breaker.try_pass(now)?;
         let permit = service.budget.try_take(bytes, now)?;
         let (sender, outcome) = oneshot::channel();
         let by_body = judge.is_some() || matches!(body, JobBody::Arriving(_));
         let job = Box::new(Self {
-            asked: Asked::of(&parts.method, &parts.headers, credentials),
-            copy: Copy::new(parts, added, bytes, form, service.tee.trace_sampled),
+            asked: Asked::of(original.method, original.headers, credentials),
+            copy: Copy::new(&original, added, bytes, form, service.tee.trace_sampled),
             service,
             shadow,
             generation,
@@ -144,7 +144,7 @@ pub struct Offer<'a> {
     pub shadow: Arc<Instance>,
     pub generation: u64,
     pub source: InstanceName,
-    pub parts: &'a Parts,
+    pub original: Original<'a>,
     pub added: &'a Added,
     pub body: JobBody,
     pub judge: Option<Judge>,
