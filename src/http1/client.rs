@@ -136,7 +136,7 @@ impl Connection {
         let Some(wire) = &mut inner.wire else { return false };
         // A system call only where the system has said that there is something. Whatever that is, nobody
         // asked for it.
-        wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+        !wire.stream.may_be_readable() || wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// The stream and what was read of it, after a `101`. The connection is no more.

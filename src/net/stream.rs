@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -34,6 +34,18 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Unix(_) => true,
             Self::Tls(tls) => tls::is_quiet(tls),
+        }
+    }
+
+    /// Whether a read could give anything, by what the poller has said. Nobody is woken for asking, unlike for a read that
+    /// has to wait.
+    pub fn may_be_readable(&self) -> bool {
+        let told = || Ok(());
+        match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, told).is_ok(),
+            Self::Unix(unix) => unix.try_io(Interest::READABLE, told).is_ok(),
+            // It may hold something back.
+            Self::Tls(_) => true,
         }
     }
 

@@ -19,6 +19,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scan {
     hosts: u8,
+    has_bad_host: bool,
     has_content_length: bool,
     pub content_length: Option<u64>,
     /// A cookie or `Authorization`: the answer may depend on a session.
@@ -49,7 +50,10 @@ impl Scan {
             let name = name.as_str();
             scan.bytes += name.len() + value.len() + 4;
             match name {
-                "host" => scan.hosts = scan.hosts.saturating_add(1),
+                "host" => {
+                    scan.hosts = scan.hosts.saturating_add(1);
+                    scan.has_bad_host |= !is_host(value.as_bytes());
+                }
                 "content-length" => {
                     scan.has_content_length = true;
                     scan.content_length = crate::http1::head::number(value.as_bytes());
@@ -99,6 +103,8 @@ fn is_http(protocol: &[u8]) -> bool {
     begins(b"h2") || begins(b"http/") || begins(b"tls/")
 }
 
+const NO_HOST: &str = "a Host header, or an authority, that is no host";
+
 /// Refuses what must not be forwarded, and brings the target to origin form with exactly one `Host`.
 ///
 /// To a server several of these (a length beside a transfer coding, any number of hosts) are harmless;
@@ -142,17 +148,17 @@ pub fn normalise<B>(head: &mut Request<B>, scan: &Scan, limits: &Callers) -> Res
             if head.version() == Version::HTTP_11 {
                 return Err(Reject::BadHost("no Host header"));
             }
-            let host = HeaderValue::from_str(authority.as_str())
-                .map_err(|_| Reject::BadHost("an authority that is no header value"))?;
+            if !is_host(authority.as_str().as_bytes()) {
+                return Err(Reject::BadHost(NO_HOST));
+            }
+            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Reject::BadHost(NO_HOST))?;
             head.headers_mut().insert(header::HOST, host);
         }
     } else if scan.hosts == 0 && head.version() != Version::HTTP_10 {
         return Err(Reject::BadHost("no Host header"));
     }
-    if let Some(host) = head.headers().get(header::HOST)
-        && !is_host(host.as_bytes())
-    {
-        return Err(Reject::BadHost("a Host header that is no host"));
+    if scan.has_bad_host {
+        return Err(Reject::BadHost(NO_HOST));
     }
     if head.uri().scheme().is_some() || head.uri().authority().is_some() {
         let target = head.uri().path_and_query().cloned();
