@@ -125,10 +125,9 @@ where
 
     /// The request that [`Self::poll_request`] told of, with a body made of its own.
     pub fn take_request<B>(&self, body: impl FnOnce(Body<S>) -> B) -> Request<B> {
-        let inner = &mut *self.0.borrow_mut();
-        let ended = inner.decoder.is_at_end();
+        let ended = self.0.borrow().decoder.is_at_end();
         let body = body(Body { shared: Rc::clone(&self.0), ended });
-        std::mem::take(&mut inner.head).map(|()| body)
+        std::mem::take(&mut self.0.borrow_mut().head).map(|()| body)
     }
 
     /// Whether nothing of a next request has come.

@@ -41,7 +41,8 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// beside it.
 pub fn free_port() -> u16 {
     static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
-    let folder = std::env::temp_dir().join("segue-test-ports");
+    let folder =
+        std::env::temp_dir().join(format!("segue-test-ports-{}", rustix::process::getuid().as_raw()));
     std::fs::create_dir_all(&folder).unwrap();
     // Not of those that the kernel gives to connections going out, nor of those that Segue gives to instances: either
     // could take it before it is listened on.

@@ -98,6 +98,7 @@ pub async fn ask(
             Err(SendError { whole: true, unsent, may_be_stale, .. })
                 if !retried && (unsent || (may_be_stale && lease.rested.is_some())) =>
             {
+                *request.version_mut() = *version;
                 // HTTP/2 has put it elsewhere.
                 if let Some(host) = host {
                     request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
