@@ -35,7 +35,7 @@ pub type AnswerFault = EitherFault<BodyError>;
 /// What was sent did not get an answer.
 pub struct SendError {
     pub error: SendFault,
-    /// The request is as it was: nothing of its body was taken.
+    /// The request can be sent again: nothing of its body was taken.
     pub whole: bool,
     /// Nothing of it was put on the wire.
     pub unsent: bool,
