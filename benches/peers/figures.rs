@@ -17,6 +17,10 @@ pub enum Figure {
     P50Ms,
     P99Ms,
     P999Ms,
+    /// The same with the requests that met a stall of the machine, which the other percentiles leave out.
+    P999OfAllMs,
+    /// Requests that met a stall of the machine, per hundred.
+    StalledPercent,
     /// Highest resident memory of all the proxy's processes together; what they share counts for each.
     PeakMib,
     /// Anonymous memory that a connection adds which has nothing in flight; kibibytes.
@@ -37,6 +41,8 @@ impl Figure {
             Self::P50Ms => "p50 ms",
             Self::P99Ms => "p99 ms",
             Self::P999Ms => "p99.9 ms",
+            Self::P999OfAllMs => "p99.9 of all",
+            Self::StalledPercent => "stalled %",
             Self::PeakMib => "peak MiB",
             Self::KibPerConnection => "KiB/connection",
             Self::MirroredPercent => "mirrored %",

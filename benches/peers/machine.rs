@@ -1,9 +1,10 @@
 //! The machine: which cores do what, and what has to be said of it beside a figure.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, getrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -20,6 +21,18 @@ pub struct Machine {
     pub descriptors: u64,
     /// Processes that wanted to run in the minute before the start. Above zero, others disturbed.
     pub load_before: f64,
+    /// Whether open loops ran before everything of usual priority. If not, others on this machine are in their tails.
+    pub real_time: bool,
+}
+
+/// Where a measurement runs, and before whom.
+pub struct Placing {
+    /// Apart from the load's, where there are enough.
+    pub proxy: Vec<usize>,
+    /// Of load, origin and shadow: one, unless the proxy needs them all anyway.
+    pub load: Vec<usize>,
+    /// Before everything of usual priority. Open loops only: they leave the cores time, a closed one would take it all.
+    pub real_time: bool,
 }
 
 impl Machine {
@@ -33,18 +46,43 @@ impl Machine {
             cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count().max(1),
             descriptors: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             load_before: read("/proc/loadavg").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0.0),
+            real_time: succeeds(real_time(Priority::Watch, &[]).arg("true")),
         }
     }
 
-    /// A proxy's cores: apart from the load's, where there are enough.
-    pub fn proxy_cores(&self, workers: usize) -> Vec<usize> {
-        if self.cores > workers { (1..=workers).collect() } else { (0..self.cores).collect() }
+    pub fn placing(&self, workers: usize, is_open_loop: bool) -> Placing {
+        let all = || (0..self.cores).collect();
+        let (proxy, load) =
+            if self.cores > workers { ((1..=workers).collect(), vec![LOAD_CORE]) } else { (all(), all()) };
+        Placing { proxy, load, real_time: is_open_loop && self.real_time }
     }
+}
 
-    /// The cores of load and origin: one, unless the proxy needs them all anyway.
-    pub fn load_cores(&self, workers: usize) -> Vec<usize> {
-        if self.cores > workers { vec![LOAD_CORE] } else { (0..self.cores).collect() }
-    }
+/// Real-time ones: before all that has a usual one, and in turns with their like.
+#[derive(Clone, Copy)]
+pub enum Priority {
+    /// Of all that is measured, and of the load.
+    Measured = 1,
+    /// Before that.
+    Watch = 2,
+}
+
+/// Starts, or with options changes, what the arguments to come name. Children inherit it.
+pub fn real_time(priority: Priority, options: &[&str]) -> Command {
+    let mut command = Command::new("chrt");
+    command.arg("--fifo").args(options).arg((priority as u8).to_string());
+    command
+}
+
+/// This thread alone.
+pub fn make_real_time(priority: Priority) -> Outcome<()> {
+    let thread = gettid().as_raw_nonzero().to_string();
+    if succeeds(real_time(priority, &["--pid"]).arg(thread)) { Ok(()) } else { Err("chrt has failed".into()) }
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// Moves this thread, and whatever it starts from now on, to these cores.

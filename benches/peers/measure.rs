@@ -13,7 +13,8 @@ use crate::load::h2load::H2load;
 use crate::load::handshakes::Handshakes;
 use crate::load::open::Open;
 use crate::load::wrk::Wrk;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, Placing};
+use crate::process::Process;
 use crate::scenario::{Case, Downstream, Load};
 use crate::stage::{Certificate, Stage};
 
@@ -35,23 +36,24 @@ pub struct Settings {
 }
 
 pub fn measure(settings: &Settings, case: &Case, saturation: f64) -> Outcome<Figures> {
-    let proxy_cores = settings.machine.proxy_cores(case.workers);
-    let load_cores = settings.machine.load_cores(case.workers);
-    machine::pin(&load_cores)?;
-    let stage = Stage::set(case, &settings.certificate, &proxy_cores, &load_cores)?;
+    let placing = settings.machine.placing(case.workers, matches!(case.load, Load::Open { .. }));
+    machine::pin(&placing.load)?;
+    let stage = Stage::set(case, &settings.certificate, &placing)?;
     let mut figures = match case.load {
         Load::Resting { from, to } => rest(settings, case.downstream, &stage, from, to)?,
         load => {
             let opening = opening(load).saturating_sub(settings.duration.mul_f64(FIRST_LOOK));
             let duration = opening + settings.duration;
-            let generator = Generator::start(settings, case, duration, &stage, saturation)?;
+            let generator = Generator::start(settings, case, duration, &stage, saturation, &placing)?;
             sleep(opening);
-            let mut figures = look_twice(settings, &stage, &load_cores)?;
+            let mut figures = look_twice(settings, &stage, &placing.load)?;
             figures.extend(generator.finish()?);
             figures
         }
     };
-    figures.insert(Figure::PeakMib, stage.proxy.peak_memory() as f64 / BYTES_PER_MIB);
+    if let Some(proxy) = &stage.proxy {
+        figures.insert(Figure::PeakMib, proxy.peak_memory() as f64 / BYTES_PER_MIB);
+    }
     Ok(figures)
 }
 
@@ -74,7 +76,7 @@ struct Look {
 
 fn look(stage: &Stage, load_cores: &[usize]) -> Outcome<Look> {
     let answered = stage.answered()?;
-    let (cpu, at) = (stage.proxy.cpu(), Instant::now());
+    let (cpu, at) = (stage.proxy.as_ref().map_or(Duration::ZERO, Process::cpu), Instant::now());
     Ok(Look { at, cpu, answered, mirrored: stage.mirrored(), ticks: machine::core_ticks(load_cores) })
 }
 
@@ -118,10 +120,11 @@ fn rest(
     let mut resting = Resting::new(stage.port, downstream, &settings.certificate.chain())?;
     resting.grow(from)?;
     sleep(settings.settle);
-    let before = stage.proxy.anonymous_memory() as f64;
+    let memory = || stage.proxy.as_ref().map_or(0.0, |proxy| proxy.anonymous_memory() as f64);
+    let before = memory();
     resting.grow(to)?;
     sleep(settings.settle);
-    let after = stage.proxy.anonymous_memory() as f64;
+    let after = memory();
     Ok(Figures::from([
         (Figure::KibPerConnection, (after - before) / 1024.0 / (to - from) as f64),
         (Figure::Errors, resting.closed() as f64),
@@ -142,6 +145,7 @@ impl Generator {
         duration: Duration,
         stage: &Stage,
         saturation: f64,
+        placing: &Placing,
     ) -> Outcome<Self> {
         let (folder, port) = (stage.folder.path(), stage.port);
         let scheme = if case.downstream == Downstream::Tls { "https" } else { "http" };
@@ -151,7 +155,7 @@ impl Generator {
                 Self::Wrk(Wrk::start(folder, &base, connections, ask, duration)?)
             }
             Load::H2load { streams } => Self::H2load(H2load::start(folder, &base, streams, duration)?),
-            Load::Open { share } => Self::Open(Open::start(port, saturation * share, duration)?),
+            Load::Open { share } => Self::Open(Open::start(port, saturation * share, duration, placing)?),
             Load::Handshakes { at_once } => {
                 let chain = settings.certificate.chain();
                 Self::Handshakes(Handshakes::start(&chain, port, at_once, duration)?)

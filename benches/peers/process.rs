@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Outcome;
+use crate::machine::{self, Priority};
 
 /// The slowest of them, Traffic Server, takes two seconds on a quiet machine.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -25,10 +26,16 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` on these cores; what it prints goes to `log`.
-    pub fn start(command: &Command, cores: &[usize], log: PathBuf) -> Outcome<Self> {
+    pub fn start(command: &Command, cores: &[usize], real_time: bool, log: PathBuf) -> Outcome<Self> {
         let list = cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        // taskset becomes the program: the pid stays the same.
-        let mut pinned = Command::new("taskset");
+        // taskset, and chrt before it, become the program: the pid stays the same.
+        let mut pinned = if real_time {
+            let mut taskset = machine::real_time(Priority::Measured, &[]);
+            taskset.arg("taskset");
+            taskset
+        } else {
+            Command::new("taskset")
+        };
         pinned.arg("-c").arg(list).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {

@@ -50,6 +50,11 @@ impl Report<'_> {
         for (peer, why) in self.left_out {
             println!("  {}: {why}", peer.name());
         }
+        if !self.machine.real_time {
+            println!(
+                "\nReal-time priority is not permitted here: whatever else ran is in the open loops' latencies."
+            );
+        }
         if self.quick {
             println!("\nA --quick run says that everything works; its figures are no comparison.");
         }
@@ -146,6 +151,8 @@ const EVERY_FIGURE: &[Figure] = &[
     Figure::P50Ms,
     Figure::P99Ms,
     Figure::P999Ms,
+    Figure::P999OfAllMs,
+    Figure::StalledPercent,
     Figure::PeakMib,
     Figure::KibPerConnection,
     Figure::MirroredPercent,

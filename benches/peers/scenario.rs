@@ -5,10 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::figures::Figure::{
-    self, CpuPerRequest, Errors, KibPerConnection, LoadBusy, MirroredPercent, P50Ms, P99Ms, P999Ms, PeakMib,
-    RequestsPerSecond,
+    self, CpuPerRequest, Errors, KibPerConnection, LoadBusy, MirroredPercent, P50Ms, P99Ms, P999Ms,
+    P999OfAllMs, PeakMib, RequestsPerSecond, StalledPercent,
 };
-use crate::peer::Peer::{self, Caddy, Envoy, Haproxy, HaproxyTcp, Nginx, Segue, TrafficServer};
+use crate::peer::Peer::{self, Caddy, Envoy, Haproxy, HaproxyTcp, Nginx, NoProxy, Segue, TrafficServer};
 
 /// What one measurement is of.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +99,8 @@ pub const SMALL: Load = Load::Wrk { connections: 64, ask: Ask::Answer { bytes: K
 
 const CLOSED: &[Figure] =
     &[CpuPerRequest, RequestsPerSecond, P50Ms, P99Ms, P999Ms, PeakMib, MirroredPercent, Errors];
-const OPEN: &[Figure] = &[P50Ms, P99Ms, P999Ms, CpuPerRequest, RequestsPerSecond, LoadBusy, Errors];
+const OPEN: &[Figure] =
+    &[P50Ms, P99Ms, P999Ms, P999OfAllMs, StalledPercent, CpuPerRequest, RequestsPerSecond, LoadBusy, Errors];
 const RESTING: &[Figure] = &[KibPerConnection, PeakMib, Errors];
 
 const fn plain(peer: Peer) -> Contender {
@@ -111,6 +112,16 @@ const fn to(peer: Peer, mirror: Mirror) -> Contender {
 }
 
 const EVERYBODY: &[Contender] = &[
+    plain(HaproxyTcp),
+    plain(Nginx),
+    plain(Haproxy),
+    plain(TrafficServer),
+    plain(Caddy),
+    plain(Envoy),
+    plain(Segue),
+];
+const EVERYBODY_AND_NOBODY: &[Contender] = &[
+    plain(NoProxy),
     plain(HaproxyTcp),
     plain(Nginx),
     plain(Haproxy),
@@ -230,7 +241,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "open",
         what: "1 KiB answers at half of Segue's saturation, open loop with Poisson arrivals",
-        contenders: EVERYBODY,
+        contenders: EVERYBODY_AND_NOBODY,
         workers: 1,
         downstream: Downstream::Http1,
         load: Load::Open { share: 0.5 },

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::Outcome;
+use crate::machine::Placing;
 use crate::peer::Site;
 use crate::process::Process;
 use crate::scenario::{Case, Mirror};
@@ -57,7 +58,8 @@ impl Certificate {
 /// Everything that runs during one measurement but the load. All of it is new each time.
 pub struct Stage {
     // Fields are dropped in this order: the proxy before what it talks to, the folder last.
-    pub proxy: Process,
+    /// `None`: callers ask the origin itself.
+    pub proxy: Option<Process>,
     _shadow: Option<Process>,
     _origin: Process,
     pub port: u16,
@@ -67,15 +69,10 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn set(
-        case: &Case,
-        certificate: &Certificate,
-        proxy_cores: &[usize],
-        load_cores: &[usize],
-    ) -> Outcome<Self> {
+    pub fn set(case: &Case, certificate: &Certificate, placing: &Placing) -> Outcome<Self> {
         let folder = tempfile::Builder::new().prefix("segue-bench-").tempdir()?;
         let [port, origin_port, shadow_port] = [free_port()?, free_port()?, free_port()?];
-        let origin = origin(origin_port, None, load_cores, &folder)?;
+        let origin = origin(origin_port, None, placing, &folder)?;
         let fault = match case.contender.mirror {
             Mirror::Off | Mirror::Dead => None,
             Mirror::Live => Some(None),
@@ -83,7 +80,7 @@ impl Stage {
             Mirror::Slow => Some(Some("slow=10s")),
         };
         let shadow =
-            fault.map(|fault| crate::stage::origin(shadow_port, fault, load_cores, &folder)).transpose()?;
+            fault.map(|fault| crate::stage::origin(shadow_port, fault, placing, &folder)).transpose()?;
         let site_folder = folder.path().join("proxy");
         fs::create_dir(&site_folder)?;
         let site = Site {
@@ -100,9 +97,14 @@ impl Stage {
             key: &certificate.key(),
             certificate_and_key: &certificate.both(),
         };
-        let command = case.contender.peer.command(&site)?;
-        let mut proxy = Process::start(&command, proxy_cores, folder.path().join("proxy.log"))?;
-        proxy.wait_for(port)?;
+        let start = |command| -> Outcome<Process> {
+            let mut proxy =
+                Process::start(&command, &placing.proxy, placing.real_time, folder.path().join("proxy.log"))?;
+            proxy.wait_for(port)?;
+            Ok(proxy)
+        };
+        let proxy = case.contender.peer.command(&site)?.map(start).transpose()?;
+        let port = if proxy.is_some() { port } else { origin_port };
         Ok(Self { proxy, _shadow: shadow, _origin: origin, port, origin_port, shadow_port, folder })
     }
 
@@ -117,15 +119,22 @@ impl Stage {
     }
 }
 
-fn origin(port: u16, fault: Option<&str>, cores: &[usize], folder: &TempDir) -> Outcome<Process> {
+fn origin(port: u16, fault: Option<&str>, placing: &Placing, folder: &TempDir) -> Outcome<Process> {
     let mut command = Command::new(segue());
-    command.args(["origin", "--listen", &format!("127.0.0.1:{port}"), "--workers", &cores.len().to_string()]);
+    command.args([
+        "origin",
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--workers",
+        &placing.load.len().to_string(),
+    ]);
     // What a hung one still holds at the end is of no interest.
     command.args(["--grace", "10ms"]);
     if let Some(fault) = fault {
         command.args(["--fault", fault]);
     }
-    let mut process = Process::start(&command, cores, folder.path().join(format!("origin-{port}.log")))?;
+    let log = folder.path().join(format!("origin-{port}.log"));
+    let mut process = Process::start(&command, &placing.load, placing.real_time, log)?;
     process.wait_for(port)?;
     Ok(process)
 }

@@ -28,7 +28,7 @@ struct Place {
 enum Bound {
     Times(f64, Place),
     NoLessThan(f64, Place),
-    /// Times the lowest of all the others in the same scenario.
+    /// Times the other one in the same scenario whose median is lowest. (Whoever was lowest in a round was also lucky.)
     TimesBest(f64),
     MoreThan(f64, Place),
     Absolute(f64),
@@ -168,7 +168,7 @@ impl Target {
         let ratio = |a: f64, b: f64| a / b;
         let measured = match self.bound {
             Bound::Times(_, than) | Bound::NoLessThan(_, than) => results.by_round(ours, find(than), ratio),
-            Bound::TimesBest(_) => results.by_round(ours, |round| self.best(results, round), ratio),
+            Bound::TimesBest(_) => results.by_round(ours, find(self.best(results)?), ratio),
             Bound::MoreThan(_, than) => results.by_round(ours, find(than), |a, b| a - b),
             Bound::Absolute(_) => results.spread(self.ours.scenario, self.ours.contender, self.figure),
         }?;
@@ -196,11 +196,15 @@ impl Target {
                 .is_some_and(|busy| busy.median > MAX_LOAD_BUSY)
     }
 
-    fn best(&self, results: &Results, round: usize) -> Option<f64> {
+    fn best(&self, results: &Results) -> Option<Place> {
         let scenario = SCENARIOS.iter().find(|scenario| scenario.name == self.ours.scenario)?;
-        let others = scenario.contenders.iter().filter(|contender| contender.peer != Peer::Segue);
-        others
-            .filter_map(|&contender| results.one(scenario.name, contender, round, self.figure))
-            .min_by(f64::total_cmp)
+        let median = |contender: Contender| {
+            let is_peer = !matches!(contender.peer, Peer::Segue | Peer::NoProxy);
+            let spread = is_peer.then(|| results.spread(scenario.name, contender, self.figure)).flatten()?;
+            Some((contender, spread.median))
+        };
+        let others = scenario.contenders.iter().filter_map(|&contender| median(contender));
+        let (contender, _) = others.min_by(|(_, one), (_, other)| one.total_cmp(other))?;
+        Some(Place { scenario: scenario.name, contender })
     }
 }

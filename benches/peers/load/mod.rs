@@ -4,6 +4,7 @@ pub mod connections;
 pub mod h2load;
 pub mod handshakes;
 pub mod open;
+mod stalls;
 mod tls;
 pub mod wrk;
 

@@ -3,8 +3,11 @@
 //! [`segue::load`] does the same with everything that a test needs. It costs more for each request than a proxy does,
 //! though, and this one has to share a core with the origin and still not be what is measured: one thread, bare
 //! sockets, all that is due in one go.
+//!
+//! What is due is looked for whenever an answer comes, and every [`TICK`]: a timer set anew for each request would cost
+//! the core as much as the requests do, and `epoll_wait` counts in milliseconds, which makes bursts of what was not one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Range;
@@ -12,11 +15,17 @@ use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
+use rustix::fd::OwnedFd;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 
 use super::percentiles;
+use super::stalls::{Stalls, Watch};
 use crate::Outcome;
 use crate::figures::{Figure, Figures};
+use crate::machine::{self, Placing, Priority};
 
 /// As many connections as the closed loop has: more in flight is waiting, and counted as latency.
 const CONNECTIONS: usize = 64;
@@ -28,19 +37,33 @@ const RECORDED: (f64, f64) = (0.3, 0.9);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Of the arrivals: the same ones for everybody.
 const SEED: u64 = 1;
-const EVENTS: usize = CONNECTIONS;
+const EVENTS: usize = CONNECTIONS + 1;
+/// How late a request may go out on an idle machine; part of its latency.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000 };
+/// Tells the timer from a connection, whose token is its index.
+const TIMER: u64 = u64::MAX;
 /// More than an answer with its head.
 const READ: usize = 4096;
 
 pub struct Open(JoinHandle<Outcome<Figures>>);
 
 impl Open {
-    pub fn start(port: u16, rate_per_second: f64, duration: Duration) -> Outcome<Self> {
+    pub fn start(port: u16, rate_per_second: f64, duration: Duration, placing: &Placing) -> Outcome<Self> {
         let mut connections = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
             connections.push(Connection::open(port)?);
         }
-        Ok(Self(spawn(move || Loop::new(connections)?.run(rate_per_second, duration))))
+        let real_time = placing.real_time;
+        let cores = placing.load.iter().chain(&placing.proxy).copied().collect::<BTreeSet<_>>();
+        Ok(Self(spawn(move || {
+            let watch = real_time.then(|| Watch::start(cores));
+            if real_time {
+                machine::make_real_time(Priority::Measured)?;
+            }
+            let ended = Loop::new(connections, rate_per_second, duration)?.run()?;
+            let stalls = watch.map(Watch::finish).transpose()?.unwrap_or_default();
+            figures(&ended, &stalls)
+        })))
     }
 
     pub fn finish(self) -> Outcome<Figures> {
@@ -56,40 +79,58 @@ struct Connection {
 }
 
 struct Loop {
-    epoll: rustix::fd::OwnedFd,
+    epoll: OwnedFd,
+    timer: OwnedFd,
     connections: Vec<Connection>,
     /// Indices of those with nothing in flight, the last used one at the end.
     idle: Vec<usize>,
     /// When requests were due that no connection was free for.
     waiting: VecDeque<Instant>,
+    rate_per_second: f64,
+    duration: Duration,
     recorded: Range<Instant>,
-    latency: Histogram<u64>,
-    failed: u64,
+    ended: Ended,
+}
+
+/// What became of the requests.
+struct Ended {
+    /// From when each was due to when it had been answered.
+    answered: Vec<Range<Instant>>,
+    failed: usize,
 }
 
 // === impl Loop ===
 
 impl Loop {
-    fn new(connections: Vec<Connection>) -> Outcome<Self> {
+    fn new(connections: Vec<Connection>, rate_per_second: f64, duration: Duration) -> Outcome<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (index, connection) in (0..).zip(&connections) {
             let token = epoll::EventData::new_u64(index);
             epoll::add(&epoll, &connection.socket, token, epoll::EventFlags::IN)?;
         }
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
         Ok(Self {
             epoll,
+            timer,
             idle: (0..connections.len()).rev().collect(),
             connections,
             waiting: VecDeque::new(),
+            rate_per_second,
+            duration,
             recorded: Instant::now()..Instant::now(),
-            latency: Histogram::new(3)?,
-            failed: 0,
+            // With room for all: growing it would be a pause in the load.
+            ended: Ended {
+                answered: Vec::with_capacity((rate_per_second * duration.as_secs_f64()) as usize),
+                failed: 0,
+            },
         })
     }
 
-    fn run(mut self, rate_per_second: f64, duration: Duration) -> Outcome<Figures> {
-        // The kernel's usual 50 µs would show in the latency of a fast proxy.
-        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
+    fn run(mut self) -> Outcome<Ended> {
+        let Self { rate_per_second, duration, .. } = self;
+        let tick = Itimerspec { it_interval: TICK, it_value: TICK };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &tick)?;
         let mut random = fastrand::Rng::with_seed(SEED);
         // Exponential gaps make Poisson arrivals; 1 − x is never zero.
         let mut gap = || Duration::from_secs_f64(-(1.0 - random.f64()).ln() / rate_per_second);
@@ -110,21 +151,26 @@ impl Loop {
             if is_over || now >= last || self.connections.iter().all(Connection::is_gone) {
                 break;
             }
-            let until = if next < end { next } else { last };
-            let timeout = Timespec::try_from(until.saturating_duration_since(Instant::now()))?;
-            let ready = match epoll::wait(&self.epoll, &mut events[..], Some(&timeout)) {
+            let ready = match epoll::wait(&self.epoll, &mut events[..], None) {
                 Ok(ready) => ready,
                 Err(rustix::io::Errno::INTR) => 0,
                 Err(error) => return Err(error.into()),
             };
             for event in events.iter().take(ready) {
-                self.receive(event.data.u64() as usize)?;
+                match event.data.u64() {
+                    TIMER => self.hush()?,
+                    index => self.receive(index as usize)?,
+                }
             }
         }
-        let unanswered = self.in_flight() + self.waiting.len();
-        let mut figures = percentiles(&self.latency);
-        figures.insert(Figure::Errors, (self.failed + unanswered as u64) as f64);
-        Ok(figures)
+        self.ended.failed += self.in_flight() + self.waiting.len();
+        Ok(self.ended)
+    }
+
+    /// A timer is ready until it has been read.
+    fn hush(&self) -> Outcome<()> {
+        rustix::io::read(&self.timer, &mut [0; 8])?;
+        Ok(())
     }
 
     fn in_flight(&self) -> usize {
@@ -141,7 +187,7 @@ impl Loop {
             // Less than the send buffer, which is empty: it goes whole or the connection is over.
             match connection.socket.write(REQUEST) {
                 Ok(REQUEST_LENGTH) => connection.due = Some(due),
-                _ => self.failed += 1,
+                _ => self.ended.failed += 1,
             }
         }
     }
@@ -154,13 +200,13 @@ impl Loop {
                 if let Some(due) = connection.due.take()
                     && self.recorded.contains(&due)
                 {
-                    self.latency.record(due.elapsed().as_micros() as u64)?;
+                    self.ended.answered.push(due..Instant::now());
                 }
                 self.idle.push(index);
             }
             Err(_) => {
                 // The run goes on with one fewer; the figure says so.
-                self.failed += u64::from(connection.due.take().is_some());
+                self.ended.failed += usize::from(connection.due.take().is_some());
                 self.idle.retain(|idle| *idle != index);
                 epoll::delete(&self.epoll, &connection.socket)?;
                 connection.close();
@@ -168,6 +214,28 @@ impl Loop {
         }
         Ok(())
     }
+}
+
+/// Of those that the machine did not hold up; how many those are not, and what p99.9 is with them, are figures too.
+fn figures(ended: &Ended, stalls: &Stalls) -> Outcome<Figures> {
+    let (mut all, mut unhindered) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
+    for span in &ended.answered {
+        let latency = (span.end - span.start).as_micros() as u64;
+        all.record(latency)?;
+        if !stalls.touch(span) {
+            unhindered.record(latency)?;
+        }
+    }
+    let hindered = all.len() - unhindered.len();
+    // Requests that each take longer than it is from one stall to the next are slow for another reason.
+    let are_slow = hindered > unhindered.len();
+    let mut figures = percentiles(if are_slow { &all } else { &unhindered });
+    figures.insert(Figure::Errors, ended.failed as f64);
+    if !all.is_empty() {
+        figures.insert(Figure::StalledPercent, hindered as f64 * 100.0 / all.len() as f64);
+        figures.insert(Figure::P999OfAllMs, all.value_at_percentile(99.9) as f64 / 1e3);
+    }
+    Ok(figures)
 }
 
 const REQUEST_LENGTH: usize = REQUEST.len();

@@ -26,6 +26,8 @@ const FETCHED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/peers");
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Peer {
+    /// The origin alone: what the load, the origin and the machine take by themselves.
+    NoProxy,
     /// Copies bytes and knows nothing of HTTP: the floor.
     HaproxyTcp,
     Nginx,
@@ -55,7 +57,8 @@ pub struct Site<'a> {
 }
 
 impl Peer {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::NoProxy,
         Self::HaproxyTcp,
         Self::Nginx,
         Self::Haproxy,
@@ -67,6 +70,7 @@ impl Peer {
 
     pub const fn name(self) -> &'static str {
         match self {
+            Self::NoProxy => "no proxy",
             Self::HaproxyTcp => "HAProxy TCP",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
@@ -86,7 +90,7 @@ impl Peer {
             Self::TrafficServer => find(&["traffic_server"]),
             Self::Caddy => fetched("caddy").or_else(|| find(&["caddy"])),
             Self::Envoy => fetched("envoy").or_else(|| find(&["envoy"])),
-            Self::Segue => Some(crate::stage::segue()).filter(|file| is_program(file)),
+            Self::NoProxy | Self::Segue => Some(crate::stage::segue()).filter(|file| is_program(file)),
         }
     }
 
@@ -96,7 +100,7 @@ impl Peer {
         let flag = match self {
             Self::HaproxyTcp | Self::Haproxy | Self::Nginx => "-v",
             Self::Caddy => "version",
-            Self::TrafficServer | Self::Envoy | Self::Segue => "--version",
+            Self::NoProxy | Self::TrafficServer | Self::Envoy | Self::Segue => "--version",
         };
         let output = Command::new(&program).arg(flag).stdin(Stdio::null()).output();
         let Ok(output) = output else { return String::new() };
@@ -107,10 +111,11 @@ impl Peer {
         text.lines().find(|line| line.contains('.')).unwrap_or_default().trim().to_owned()
     }
 
-    /// Writes its configuration, and says how it is started with it.
-    pub fn command(self, site: &Site<'_>) -> Outcome<Command> {
+    /// Writes its configuration, and says how it is started with it; `None`: nothing is to be started.
+    pub fn command(self, site: &Site<'_>) -> Outcome<Option<Command>> {
         let program = self.program().ok_or("not installed")?;
-        match self {
+        let command = match self {
+            Self::NoProxy => return Ok(None),
             Self::HaproxyTcp => haproxy::command(&program, site, haproxy::Mode::Tcp),
             Self::Haproxy => haproxy::command(&program, site, haproxy::Mode::Http),
             Self::Nginx => nginx::command(&program, site),
@@ -118,6 +123,7 @@ impl Peer {
             Self::Caddy => caddy::command(&program, site),
             Self::Envoy => envoy::command(&program, site),
             Self::Segue => segue::command(&program, site),
-        }
+        };
+        command.map(Some)
     }
 }
