@@ -51,6 +51,27 @@ fn in_clear_over_both_versions_and_a_socket() {
     }
 }
 
+#[test]
+fn a_host_that_http2_cannot_carry_is_its_callers_fault() {
+    let origin = Origin::start(OriginSettings::on_loopback()).unwrap();
+    let segue = Segue::with(&format!("h2c://{}", origin.addr().unwrap()), None, "", "");
+    let with = |host| {
+        request(segue.address, format!("GET /headers HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
+    };
+    // More often than an instance may fail.
+    for _ in 0..20 {
+        let answer = with("we%62.test");
+        assert_eq!(
+            (answer.status, answer.header("segue-error")),
+            (400, Some("bad_host")),
+            "{}",
+            answer.text()
+        );
+        assert_eq!(with("web.test").status, 200, "the instance is not to blame");
+    }
+    assert_eq!(with("").status, 200, "an empty Host is legal");
+}
+
 /// One TLS server that answers each connection once, and says which name it was asked for.
 fn tls_origin(files: &Files) -> SocketAddr {
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))

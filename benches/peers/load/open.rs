@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SEED: u64 = 1;
 const EVENTS: usize = CONNECTIONS + 1;
 /// How late a request may go out on an idle machine; part of its latency.
-const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000 };
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 /// Tells the timer from a connection, whose token is its index.
 const TIMER: u64 = u64::MAX;
 /// More than an answer with its head.

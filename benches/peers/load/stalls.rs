@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::Outcome;
 use crate::machine::{self, Priority};
 
-const PERIOD: Duration = Duration::from_micros(200);
+const PERIOD: Duration = Duration::from_micros(250);
 /// What a timer and a switch of threads take is well below. So is what the kernel does without interruption for a proxy.
 const LATE: Duration = Duration::from_micros(300);
 

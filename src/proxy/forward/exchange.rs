@@ -17,7 +17,7 @@ use crate::proxy::gate::local::{Signal, Stage};
 use crate::proxy::respond::Reject;
 use crate::proxy::service::Service;
 use crate::record::Side;
-use crate::upstream::{Added, AnswerBody, Lease, SendError, Want};
+use crate::upstream::{Added, AnswerBody, Lease, SendError, SendFault, Want};
 
 /// A write may use a connection that rested less than this: instances close idle connections after
 /// seconds, and a write that meets a closing one cannot be repeated.
@@ -92,6 +92,10 @@ impl Exchange {
                             UploadFault::TooLarge => Reject::BodyTooLarge,
                             UploadFault::Broke => Reject::CallerBroke,
                         });
+                    }
+                    // Sent again it would be refused again, and no instance is to blame.
+                    if matches!(error, SendFault::BadAuthority) {
+                        return Err(Reject::BadHost("a Host header that the instance's HTTP/2 cannot carry"));
                     }
                     let untouched = upload.as_deref().is_none_or(|upload| !upload.touched.get());
                     if whole && unsent && attempts < UNSENT_ATTEMPTS && untouched {

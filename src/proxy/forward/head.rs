@@ -167,14 +167,30 @@ pub fn normalise<B>(head: &mut Request<B>, scan: &Scan, limits: &Callers) -> Res
     Ok(())
 }
 
-/// The characters of RFC 3986's `host [":" port]`; an empty Host is legal.
+/// RFC 3986's `host [":" port]`, but for what is wrong inside brackets or after a `%`; an empty Host is legal.
 fn is_host(host: &[u8]) -> bool {
-    host.iter().all(|&byte| HOST_BYTES.get(usize::from(byte)) == Some(&true))
+    let in_name = |byte: &u8| NAME_BYTES.get(usize::from(*byte)) == Some(&true);
+    let (is_name, port) = if let [b'[', literal @ ..] = host {
+        let end = literal.iter().position(|&byte| byte == b']').unwrap_or(literal.len());
+        let (literal, rest) = literal.split_at(end);
+        let is_literal = literal.iter().all(|byte| *byte == b':' || in_name(byte));
+        (is_literal && !rest.is_empty(), rest.get(1..).unwrap_or_default())
+    } else {
+        let end = host.iter().position(|byte| !in_name(byte)).unwrap_or(host.len());
+        (true, host.get(end..).unwrap_or_default())
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_name && is_port
 }
 
-const HOST_BYTES: [bool; 256] = {
+/// Of a registered name.
+const NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
-    let allowed = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~!$&'()*+,;=:[]%";
+    let allowed = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~!$&'()*+,;=%";
     let mut at = 0;
     while at < allowed.len() {
         table[allowed[at] as usize] = true;
