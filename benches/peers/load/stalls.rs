@@ -17,7 +17,6 @@ const PERIOD: Duration = Duration::from_micros(250);
 /// What a timer and a switch of threads take is well below. So is what the kernel does without interruption for a proxy.
 const LATE: Duration = Duration::from_micros(300);
 
-/// What ran on the cores is unknown until it is asked for the stalls.
 pub struct Watch {
     is_over: Arc<AtomicBool>,
     watchers: Vec<JoinHandle<Outcome<Vec<Range<Instant>>>>>,
@@ -53,15 +52,22 @@ impl Watch {
         Self { is_over, watchers }
     }
 
-    pub fn finish(self) -> Outcome<Stalls> {
+    pub fn finish(mut self) -> Outcome<Stalls> {
         self.is_over.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
-        for watcher in self.watchers {
+        for watcher in self.watchers.drain(..) {
             all.extend(watcher.join().map_err(|_| "a thread that watched for stalls has died")??);
         }
         // What piled up is worked off in the same time again: an open loop leaves half of a core free.
         let all = all.into_iter().map(|stall| stall.start..stall.end + (stall.end - stall.start)).collect();
         Ok(Stalls(merged(all)))
+    }
+}
+
+impl Drop for Watch {
+    /// Where a load has failed, too.
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
