@@ -3,6 +3,9 @@
 //! Everything a request touches is in here or in the immutable [`Plan`]; other threads reach a worker
 //! only by [`Order`], so nothing on the path needs a lock.
 
+mod ebb;
+mod sweep;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,9 +17,10 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 
+use self::ebb::Ebb;
 use super::access::Lines;
 use super::connection::resting::{self, Resting};
-use super::connection::{self, Link, Patience, Phase, Signal};
+use super::connection::{self, Link, Phase, Signal};
 use super::gate::controller::MemberId;
 use super::gate::local::Blocker;
 use super::gate::member::Generation;
@@ -26,17 +30,9 @@ use super::loads::{Counted, Load, Loads};
 use super::plan::{Plan, TeePlan};
 use super::report::{self, Gathered, Report};
 use super::service::{CoarseClock, Service, count};
-use crate::allocator;
 use crate::net::{Detached, Listening, Stream};
 use crate::tee::lane::{LaneHandle, LocalLane};
 
-/// Timeouts are this exact, and a connection rests after twice this.
-const SWEEP: Duration = Duration::from_millis(250);
-/// Memory is given back to the system at most this often.
-const GIVE_BACK: Duration = Duration::from_secs(1);
-/// When the process ends, a connection that says nothing for this long is closed: its caller is no
-/// more likely to speak at just that moment than at the end of any idle timeout.
-const QUIET: Duration = Duration::from_secs(2);
 /// After running out of descriptors accepting is pointless for a moment.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -140,8 +136,7 @@ pub struct Worker {
     loads: Arc<Loads>,
     load: Arc<Load>,
     closing: Cell<bool>,
-    freed: Cell<bool>,
-    gave_back: Cell<Instant>,
+    ebb: RefCell<Ebb>,
     told: mpsc::UnboundedSender<Told>,
     peers: Vec<mpsc::UnboundedSender<Order>>,
 }
@@ -179,8 +174,7 @@ impl Worker {
             active: RefCell::default(),
             loads: start.loads,
             closing: Cell::new(false),
-            freed: Cell::new(false),
-            gave_back: Cell::new(now),
+            ebb: RefCell::new(Ebb::new(now)),
             told: start.told,
             peers: start.peers,
         });
@@ -222,7 +216,7 @@ impl Worker {
 
     /// A connection has given up what it held.
     pub(super) fn freed(&self) {
-        self.freed.set(true);
+        self.ebb.borrow_mut().on_freed();
     }
 
     pub(super) fn leave(&self, key: usize) {
@@ -261,50 +255,6 @@ impl Worker {
             self.look_after(service);
         }
         *self.table.borrow_mut() = Rc::new(Table { plan, services });
-    }
-
-    fn sweep(self: &Rc<Self>, now: Instant) {
-        self.clock.set(now);
-        let table = self.table();
-        let callers = &table.plan.callers;
-        let (idle, rest) = if self.closing.get() {
-            // What is about to be closed does not rest.
-            (callers.idle_timeout.min(QUIET), Duration::MAX)
-        } else {
-            (callers.idle_timeout, SWEEP * 2)
-        };
-        let patience = Patience { header: callers.header_timeout, idle, stall: callers.stall_timeout, rest };
-        for (_, link) in self.links.borrow().iter() {
-            if let Some(signal) = link.due(now, &patience) {
-                link.send(signal);
-            }
-        }
-        // Each worker keeps its share.
-        let share = callers.max_idle_http2.div_ceil(self.peers.len().max(1));
-        for link in connection::idle_beyond(self.links.borrow().iter().map(|(_, link)| link), share) {
-            link.send(Signal::Close);
-        }
-        self.sweep_resting(now, idle);
-        self.lane.sweep(now);
-        self.active.borrow_mut().retain(|service| service.sweep(now, callers.stall_timeout));
-        if let Some(log) = &table.plan.access_log {
-            log.flush(&self.lines);
-        }
-        if self.freed.get() && now.saturating_duration_since(self.gave_back.get()) >= GIVE_BACK {
-            self.freed.set(false);
-            self.gave_back.set(now);
-            allocator::give_back();
-        }
-    }
-
-    fn sweep_resting(self: &Rc<Self>, now: Instant, idle: Duration) {
-        if self.resting.has_expired(now, idle) {
-            // Who has spoken by now is not closed for having been silent.
-            while self.resting.take_ready(|entry| connection::rouse(self, entry)) {}
-            self.resting.expire(now, idle);
-            self.freed();
-        }
-        self.resting.compact();
     }
 
     fn close(&self, stagger: Duration) {
@@ -358,15 +308,7 @@ pub fn run(start: Start, ready: impl FnOnce()) -> std::io::Result<()> {
 }
 
 async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
-    let sweeping = Rc::clone(&worker);
-    tokio::task::spawn_local(async move {
-        let mut tick = tokio::time::interval(SWEEP);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            sweeping.sweep(Instant::now());
-        }
-    });
+    tokio::task::spawn_local(sweep::run(Rc::clone(&worker)));
     tokio::task::spawn_local(resting::watch(Rc::clone(&worker)));
     let mut accepting = Vec::new();
     while let Some(order) = orders.recv().await {
@@ -417,7 +359,7 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
             Order::Leave { stagger } => worker.leave_callers(stagger),
             Order::CutAll => worker.cut_all(),
             Order::Stop => {
-                worker.sweep(Instant::now());
+                worker.pass_on_what_waits(Instant::now());
                 return;
             }
         }

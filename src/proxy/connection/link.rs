@@ -4,7 +4,6 @@
 //! of its instructions, and none of these limits needs more than a quarter of a second's precision.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -92,6 +91,11 @@ impl Link {
         self.may_rest.set(false);
     }
 
+    /// It has more than its stream.
+    pub fn holds_memory(&self) -> bool {
+        self.phase.get() != Phase::Resting && self.may_rest.get()
+    }
+
     pub fn is_multiplexed(&self) -> bool {
         self.multiplexed.get()
     }
@@ -127,7 +131,7 @@ impl Link {
     }
 
     /// Since when it has been idle, if it is an HTTP/2 connection that is.
-    fn idle_http2(&self) -> Option<Instant> {
+    pub fn idle_http2(&self) -> Option<Instant> {
         (self.multiplexed.get() && self.phase.get() == Phase::Idle).then(|| self.since.get())
     }
 
@@ -172,18 +176,6 @@ impl Link {
         }
         Poll::Pending
     }
-}
-
-/// The idle HTTP/2 connections beyond `keep`, those that are idle longest.
-pub fn idle_beyond<'a>(links: impl Iterator<Item = &'a Rc<Link>>, keep: usize) -> Vec<&'a Rc<Link>> {
-    let mut idle: Vec<_> = links.filter_map(|link| Some((link.idle_http2()?, link))).collect();
-    let excess = idle.len().saturating_sub(keep);
-    if excess == 0 {
-        return Vec::new();
-    }
-    idle.select_nth_unstable_by_key(excess - 1, |(since, _)| *since);
-    idle.truncate(excess);
-    idle.into_iter().map(|(_, link)| link).collect()
 }
 
 #[cfg(test)]
@@ -249,27 +241,19 @@ mod tests {
     }
 
     #[test]
-    fn of_idle_http2_connections_those_that_are_idle_longest_are_too_many() {
+    fn only_http2_that_has_nothing_in_flight_is_idle_http2() {
         let start = Instant::now();
-        let of = |seconds, multiplexed, phase| {
+        let of = |multiplexed, phase| {
             let link = Link::new(start);
             if multiplexed {
                 link.set_multiplexed();
             }
-            link.enter(phase, start + Duration::from_secs(seconds));
-            Rc::new(link)
+            link.enter(phase, start);
+            link.idle_http2()
         };
-        let idle = [3, 1, 4, 2, 5].map(|seconds| of(seconds, true, Phase::Idle));
-        let others = [of(0, false, Phase::Idle), of(0, true, Phase::Busy), of(0, false, Phase::Resting)];
-        let beyond = |keep| {
-            let mut since: Vec<_> = idle_beyond(idle.iter().chain(&others), keep)
-                .iter()
-                .map(|link| (link.since.get() - start).as_secs())
-                .collect();
-            since.sort_unstable();
-            since
-        };
-        assert_eq!(beyond(3), [1, 2]);
-        assert_eq!((beyond(0).len(), beyond(5).len(), beyond(6).len()), (5, 0, 0));
+        assert_eq!(of(true, Phase::Idle), Some(start));
+        for (multiplexed, phase) in [(false, Phase::Idle), (true, Phase::Busy), (true, Phase::Resting)] {
+            assert_eq!(of(multiplexed, phase), None);
+        }
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-pub use self::link::{Link, Patience, Phase, Signal, idle_beyond};
+pub use self::link::{Link, Patience, Phase, Signal};
 use super::caller::Caller;
 use super::listener::proxy_protocol;
 use super::listener::{Entrance, TlsListener};

@@ -28,7 +28,7 @@ use crate::proxy::worker::Worker;
 
 const FLAGS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
 /// Connections built up again before others get their turn.
-const BATCH: usize = 64;
+const BATCH: usize = 16;
 /// Room that is kept, however few are left.
 const ROOM: usize = 256;
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -89,23 +89,22 @@ impl Resting {
 
     /// Closes them all.
     pub fn clear(&self) {
-        self.close_if(|_| true);
+        self.close_those(|_| true, usize::MAX);
     }
 
-    /// Closes those that have rested for `idle`.
-    pub fn expire(&self, now: Instant, idle: Duration) {
-        self.close_if(|entry| entry.has_rested(now, idle));
+    /// Closes those that have rested for `idle`, `most` of them.
+    pub fn expire(&self, now: Instant, idle: Duration, most: usize) {
+        self.close_those(|entry| entry.has_rested(now, idle), most);
     }
 
-    fn close_if(&self, due: impl Fn(&Entry) -> bool) {
-        self.entries.borrow_mut().retain(|_, entry| {
-            let due = due(entry);
-            if due {
-                self.forget(&entry.socket);
-                entry.socket.say_goodbye();
-            }
-            !due
-        });
+    fn close_those(&self, due: impl Fn(&Entry) -> bool, most: usize) {
+        let mut entries = self.entries.borrow_mut();
+        let due: Vec<usize> =
+            entries.iter().filter(|(_, entry)| due(entry)).map(|(key, _)| key).take(most).collect();
+        for mut entry in due.into_iter().filter_map(|key| entries.try_remove(key)) {
+            self.forget(&entry.socket);
+            entry.socket.say_goodbye();
+        }
     }
 
     pub fn has_expired(&self, now: Instant, idle: Duration) -> bool {
@@ -262,8 +261,10 @@ mod tests {
         assert!(!set.has_expired(now, idle));
         set.entries.borrow_mut()[1].since = now.checked_sub(idle).unwrap();
         assert!(set.has_expired(now, idle));
-        set.expire(now, idle);
+        set.expire(now, idle, 1);
         assert_eq!(set.count(), 2);
+        set.expire(now + idle, idle, 1);
+        assert_eq!(set.count(), 1, "no more than asked for");
     }
 
     #[test]
