@@ -4,7 +4,9 @@
 //! instance is throttled or shares its core, and only takes longer, as real requests do.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Long enough that reading the clock does not count, short enough not to be noticed at start.
 const TRIAL_ROUNDS: u64 = 1_000_000;
@@ -16,16 +18,16 @@ pub(super) struct Burn {
 }
 
 impl Burn {
-    /// As much work as an undisturbed core of this machine does in `cpu`. The fastest of a few trials
-    /// is the least disturbed one. `None` for no work at all.
+    /// As much work as a core of this machine does in `cpu`. Trials are timed by the clock of the thread's own CPU time, as
+    /// the core may be shared; the fastest of them is the least disturbed one. `None` for no work at all.
     pub fn of(cpu: Duration) -> Option<Self> {
         if cpu.is_zero() {
             return None;
         }
         let fastest = (0..TRIALS).map(|_| {
-            let start = Instant::now();
+            let start = cpu_time();
             work(TRIAL_ROUNDS);
-            start.elapsed()
+            cpu_time().saturating_sub(start)
         });
         let fastest = fastest.min().unwrap_or_default().max(Duration::from_nanos(1));
         let rounds = TRIAL_ROUNDS as f64 * cpu.as_secs_f64() / fastest.as_secs_f64();
@@ -35,6 +37,12 @@ impl Burn {
     pub fn run(self) {
         work(self.rounds);
     }
+}
+
+/// What this thread has computed so far.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 fn work(rounds: u64) {
