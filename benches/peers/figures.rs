@@ -19,7 +19,7 @@ pub enum Figure {
     P999Ms,
     /// The same with the requests that met a stall of the machine, which the other percentiles leave out.
     P999OfAllMs,
-    /// Requests that met a stall of the machine, per hundred.
+    /// Requests that met a stall of the machine, per hundred; in a closed loop, time that is left out because of one.
     StalledPercent,
     /// Highest resident memory of all the proxy's processes together; what they share counts for each.
     PeakMib,

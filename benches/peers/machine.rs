@@ -1,5 +1,6 @@
 //! The machine: which cores do what, and what has to be said of it beside a figure.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -21,7 +22,8 @@ pub struct Machine {
     pub descriptors: u64,
     /// Processes that wanted to run in the minute before the start. Above zero, others disturbed.
     pub load_before: f64,
-    /// Whether open loops ran before everything of usual priority. If not, others on this machine are in their tails.
+    /// Whether anything may run before everything of usual priority: open loops, or others on this machine are in their
+    /// tails, and what watches for stalls.
     pub real_time: bool,
 }
 
@@ -33,6 +35,13 @@ pub struct Placing {
     pub load: Vec<usize>,
     /// Before everything of usual priority. Open loops only: they leave the cores time, a closed one would take it all.
     pub real_time: bool,
+}
+
+impl Placing {
+    /// All that anything of it runs on.
+    pub fn cores(&self) -> BTreeSet<usize> {
+        self.load.iter().chain(&self.proxy).copied().collect()
+    }
 }
 
 impl Machine {

@@ -1,7 +1,8 @@
-//! One measurement: a contender under a load, looked at twice.
+//! One measurement: a contender under a load, looked at many times.
 //!
-//! Cost is what the kernel charged to the proxy between the two looks, over what the origin was asked between
-//! them. Both are exact, and neither depends on the load generator, which counts only what it has seen end.
+//! Cost is what the kernel charged to the proxy between two looks, over what the origin was asked between
+//! them. Both are exact, and neither depends on the load generator, which counts only what it has seen end. Between some
+//! looks the machine crept, or stood still, and that time is left out of cost and throughput.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,15 +13,20 @@ use crate::load::connections::Resting;
 use crate::load::h2load::H2load;
 use crate::load::handshakes::Handshakes;
 use crate::load::open::Open;
+use crate::load::stalls::{Stalls, Watch};
 use crate::load::wrk::Wrk;
 use crate::machine::{self, Machine, Placing};
 use crate::process::Process;
 use crate::scenario::{Case, Downstream, Load};
 use crate::stage::{Certificate, Stage};
 
-/// The looks are taken at these shares of a load's time, after its connections have been opened.
+/// The looks are taken between these shares of a load's time, after its connections have been opened.
 const FIRST_LOOK: f64 = 0.25;
-const SECOND_LOOK: f64 = 0.95;
+const LAST_LOOK: f64 = 0.95;
+/// From one to the next.
+const WINDOW: Duration = Duration::from_millis(100);
+/// What lies between two looks counts if the machine stalled for no more than this share of it.
+const STALLED: f64 = 0.02;
 /// For a closed loop to open one connection, and to send its first request; generous.
 const OPENING: Duration = Duration::from_micros(500);
 const BYTES_PER_MIB: f64 = (1024 * 1024) as f64;
@@ -44,10 +50,13 @@ pub fn measure(settings: &Settings, case: &Case, saturation: f64) -> Outcome<Fig
         load => {
             let opening = opening(load).saturating_sub(settings.duration.mul_f64(FIRST_LOOK));
             let duration = opening + settings.duration;
+            let watch = settings.machine.real_time.then(|| Watch::start(placing.cores()));
             let generator = Generator::start(settings, case, duration, &stage, saturation, &placing)?;
             sleep(opening);
-            let mut figures = look_twice(settings, &stage, &placing.load)?;
-            figures.extend(generator.finish()?);
+            let looks = look_often(settings, &stage, &placing.load)?;
+            let (latency, stalls) = generator.finish(watch)?;
+            let mut figures = sum_up(&looks, &stalls);
+            figures.extend(latency);
             figures
         }
     };
@@ -75,34 +84,57 @@ struct Look {
 }
 
 fn look(stage: &Stage, load_cores: &[usize]) -> Outcome<Look> {
+    let (mirrored, ticks) = (stage.mirrored(), machine::core_ticks(load_cores));
+    // The origin answers when its turn comes; it counts somewhere between.
+    let cpu = || (stage.proxy.as_ref().map_or(Duration::ZERO, Process::cpu), Instant::now());
+    let (before, asked) = cpu();
     let answered = stage.answered()?;
-    let (cpu, at) = (stage.proxy.as_ref().map_or(Duration::ZERO, Process::cpu), Instant::now());
-    Ok(Look { at, cpu, answered, mirrored: stage.mirrored(), ticks: machine::core_ticks(load_cores) })
+    let (after, told) = cpu();
+    Ok(Look { at: asked + (told - asked) / 2, cpu: (before + after) / 2, answered, mirrored, ticks })
 }
 
-fn look_twice(settings: &Settings, stage: &Stage, load_cores: &[usize]) -> Outcome<Figures> {
+fn look_often(settings: &Settings, stage: &Stage, load_cores: &[usize]) -> Outcome<Vec<Look>> {
     let start = Instant::now();
-    sleep(settings.duration.mul_f64(FIRST_LOOK));
-    let first = look(stage, load_cores)?;
-    sleep(settings.duration.mul_f64(SECOND_LOOK).saturating_sub(start.elapsed()));
-    let second = look(stage, load_cores)?;
+    let end = settings.duration.mul_f64(LAST_LOOK);
+    let mut due = settings.duration.mul_f64(FIRST_LOOK);
+    let mut looks = Vec::new();
+    while due <= end {
+        sleep(due.saturating_sub(start.elapsed()));
+        looks.push(look(stage, load_cores)?);
+        // Where a look took longer than that, the next one is later.
+        due = (due + WINDOW).max(start.elapsed());
+    }
+    Ok(looks)
+}
 
-    let seconds = (second.at - first.at).as_secs_f64();
-    let cpu = second.cpu.saturating_sub(first.cpu).as_secs_f64();
-    let requests = (second.answered - first.answered) as f64;
-    let copies = second.mirrored.saturating_sub(first.mirrored) as f64;
-    let (busy, passed) = (second.ticks.0 - first.ticks.0, second.ticks.1 - first.ticks.1);
+fn sum_up(looks: &[Look], stalls: &Stalls) -> Figures {
+    let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return Figures::new() };
+    let windows = || looks.windows(2).filter_map(|pair| Some((pair.first()?, pair.last()?)));
+    let undisturbed = |(from, to): &(&Look, &Look)| stalls.share_of(&(from.at..to.at)) <= STALLED;
+    let mut counted: Vec<_> = windows().filter(undisturbed).collect();
+    if counted.is_empty() {
+        counted = windows().collect();
+    }
+    let sum = |of: fn(&Look, &Look) -> f64| counted.iter().map(|(from, to)| of(from, to)).sum::<f64>();
+    let seconds = sum(|from, to| (to.at - from.at).as_secs_f64());
+    let cpu = sum(|from, to| to.cpu.saturating_sub(from.cpu).as_secs_f64());
+    let requests = sum(|from, to| to.answered.saturating_sub(from.answered) as f64);
+
+    let copies = last.mirrored.saturating_sub(first.mirrored) as f64;
+    let answered = last.answered.saturating_sub(first.answered) as f64;
+    let (busy, passed) = (last.ticks.0 - first.ticks.0, last.ticks.1 - first.ticks.1);
     let mut figures = Figures::from([
         (Figure::Busy, cpu / seconds),
         (Figure::LoadBusy, busy as f64 / (passed as f64).max(1.0)),
         (Figure::RequestsPerSecond, requests / seconds),
+        (Figure::StalledPercent, (1.0 - seconds / (last.at - first.at).as_secs_f64()) * 100.0),
     ]);
     // A hung shadow stops some proxies altogether. That is a figure too.
     if requests > 0.0 {
         figures.insert(Figure::CpuPerRequest, cpu * 1e6 / requests);
-        figures.insert(Figure::MirroredPercent, copies * 100.0 / requests);
+        figures.insert(Figure::MirroredPercent, copies * 100.0 / answered);
     }
-    Ok(figures)
+    figures
 }
 
 /// Memory by difference: what a proxy takes at its start, and for its first connections, is not theirs.
@@ -164,12 +196,18 @@ impl Generator {
         })
     }
 
-    fn finish(self) -> Outcome<Figures> {
-        match self {
-            Self::Wrk(wrk) => wrk.finish(),
-            Self::H2load(h2load) => h2load.finish(),
-            Self::Open(open) => open.finish(),
-            Self::Handshakes(handshakes) => handshakes.finish(),
-        }
+    /// Latencies, and when the machine stalled meanwhile.
+    fn finish(self, watch: Option<Watch>) -> Outcome<(Figures, Stalls)> {
+        let over = || Outcome::Ok(watch.map(Watch::finish).transpose()?.unwrap_or_default());
+        Ok(match self {
+            Self::Wrk(wrk) => (wrk.finish()?, over()?),
+            Self::H2load(h2load) => (h2load.finish()?, over()?),
+            Self::Handshakes(handshakes) => (handshakes.finish()?, over()?),
+            Self::Open(open) => {
+                let ended = open.finish()?;
+                let stalls = over()?;
+                (ended.figures(&stalls)?, stalls)
+            }
+        })
     }
 }

@@ -97,8 +97,17 @@ pub const TEE_PERCENT: u8 = 5;
 pub const KIB: usize = 1024;
 pub const SMALL: Load = Load::Wrk { connections: 64, ask: Ask::Answer { bytes: KIB } };
 
-const CLOSED: &[Figure] =
-    &[CpuPerRequest, RequestsPerSecond, P50Ms, P99Ms, P999Ms, PeakMib, MirroredPercent, Errors];
+const CLOSED: &[Figure] = &[
+    CpuPerRequest,
+    RequestsPerSecond,
+    P50Ms,
+    P99Ms,
+    P999Ms,
+    StalledPercent,
+    PeakMib,
+    MirroredPercent,
+    Errors,
+];
 const OPEN: &[Figure] =
     &[P50Ms, P99Ms, P999Ms, P999OfAllMs, StalledPercent, CpuPerRequest, RequestsPerSecond, LoadBusy, Errors];
 const RESTING: &[Figure] = &[KibPerConnection, PeakMib, Errors];
@@ -251,7 +260,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "open-mirror",
-        what: "the same, 5 % mirrored to a live shadow, and to a hung one",
+        what: "the same, 5 % mirrored to a live shadow, and to one that is hung, dead or 10 s slow",
         contenders: &[
             to(Nginx, Mirror::Live),
             to(TrafficServer, Mirror::Live),
@@ -259,6 +268,8 @@ pub const SCENARIOS: &[Scenario] = &[
             to(Segue, Mirror::Live),
             plain(Segue),
             to(Segue, Mirror::Hung),
+            to(Segue, Mirror::Dead),
+            to(Segue, Mirror::Slow),
         ],
         workers: 1,
         downstream: Downstream::Http1,

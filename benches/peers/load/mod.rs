@@ -4,7 +4,7 @@ pub mod connections;
 pub mod h2load;
 pub mod handshakes;
 pub mod open;
-mod stalls;
+pub mod stalls;
 mod tls;
 pub mod wrk;
 

@@ -7,7 +7,7 @@
 //! What is due is looked for whenever an answer comes, and every [`TICK`]: a timer set anew for each request would cost
 //! the core as much as the requests do, and `epoll_wait` counts in milliseconds, which makes bursts of what was not one.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Range;
@@ -22,7 +22,7 @@ use rustix::time::{
 };
 
 use super::percentiles;
-use super::stalls::{Stalls, Watch};
+use super::stalls::Stalls;
 use crate::Outcome;
 use crate::figures::{Figure, Figures};
 use crate::machine::{self, Placing, Priority};
@@ -45,7 +45,7 @@ const TIMER: u64 = u64::MAX;
 /// More than an answer with its head.
 const READ: usize = 4096;
 
-pub struct Open(JoinHandle<Outcome<Figures>>);
+pub struct Open(JoinHandle<Outcome<Ended>>);
 
 impl Open {
     pub fn start(port: u16, rate_per_second: f64, duration: Duration, placing: &Placing) -> Outcome<Self> {
@@ -54,19 +54,15 @@ impl Open {
             connections.push(Connection::open(port)?);
         }
         let real_time = placing.real_time;
-        let cores = placing.load.iter().chain(&placing.proxy).copied().collect::<BTreeSet<_>>();
         Ok(Self(spawn(move || {
-            let watch = real_time.then(|| Watch::start(cores));
             if real_time {
                 machine::make_real_time(Priority::Measured)?;
             }
-            let ended = Loop::new(connections, rate_per_second, duration)?.run()?;
-            let stalls = watch.map(Watch::finish).transpose()?.unwrap_or_default();
-            figures(&ended, &stalls)
+            Loop::new(connections, rate_per_second, duration)?.run()
         })))
     }
 
-    pub fn finish(self) -> Outcome<Figures> {
+    pub fn finish(self) -> Outcome<Ended> {
         self.0.join().map_err(|_| "the load's thread has died")?
     }
 }
@@ -88,15 +84,16 @@ struct Loop {
     waiting: VecDeque<Instant>,
     rate_per_second: f64,
     duration: Duration,
-    recorded: Range<Instant>,
     ended: Ended,
 }
 
 /// What became of the requests.
-struct Ended {
+pub struct Ended {
     /// From when each was due to when it had been answered.
     answered: Vec<Range<Instant>>,
     failed: usize,
+    /// Requests that were due then count.
+    recorded: Range<Instant>,
 }
 
 // === impl Loop ===
@@ -118,11 +115,11 @@ impl Loop {
             waiting: VecDeque::new(),
             rate_per_second,
             duration,
-            recorded: Instant::now()..Instant::now(),
             // With room for all: growing it would be a pause in the load.
             ended: Ended {
                 answered: Vec::with_capacity((rate_per_second * duration.as_secs_f64()) as usize),
                 failed: 0,
+                recorded: Instant::now()..Instant::now(),
             },
         })
     }
@@ -136,7 +133,7 @@ impl Loop {
         let mut gap = || Duration::from_secs_f64(-(1.0 - random.f64()).ln() / rate_per_second);
         let start = Instant::now();
         let (end, last) = (start + duration, start + duration + PATIENCE);
-        self.recorded = start + duration.mul_f64(RECORDED.0)..start + duration.mul_f64(RECORDED.1);
+        self.ended.recorded = start + duration.mul_f64(RECORDED.0)..start + duration.mul_f64(RECORDED.1);
         let mut next = start + gap();
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; EVENTS];
@@ -198,7 +195,7 @@ impl Loop {
             Ok(false) => {}
             Ok(true) => {
                 if let Some(due) = connection.due.take()
-                    && self.recorded.contains(&due)
+                    && self.ended.recorded.contains(&due)
                 {
                     self.ended.answered.push(due..Instant::now());
                 }
@@ -216,26 +213,32 @@ impl Loop {
     }
 }
 
-/// Of those that the machine did not hold up; how many those are not, and what p99.9 is with them, are figures too.
-fn figures(ended: &Ended, stalls: &Stalls) -> Outcome<Figures> {
-    let (mut all, mut unhindered) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
-    for span in &ended.answered {
-        let latency = (span.end - span.start).as_micros() as u64;
-        all.record(latency)?;
-        if !stalls.touch(span) {
-            unhindered.record(latency)?;
+// === impl Ended ===
+
+impl Ended {
+    /// Of the requests that the machine did not hold up; how many those are not, and what p99.9 is with them, are figures
+    /// too.
+    pub fn figures(&self, stalls: &Stalls) -> Outcome<Figures> {
+        let stalls = stalls.with_aftermath();
+        let (mut all, mut unhindered) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
+        for span in &self.answered {
+            let latency = (span.end - span.start).as_micros() as u64;
+            all.record(latency)?;
+            if !stalls.touch(span) {
+                unhindered.record(latency)?;
+            }
         }
+        let hindered = 1.0 - unhindered.len() as f64 / all.len() as f64;
+        // Requests that met a stall far more often than it was one are themselves long enough to meet one.
+        let are_slow = hindered > f64::midpoint(1.0, stalls.share_of(&self.recorded));
+        let mut figures = percentiles(if are_slow { &all } else { &unhindered });
+        figures.insert(Figure::Errors, self.failed as f64);
+        if !all.is_empty() {
+            figures.insert(Figure::StalledPercent, hindered * 100.0);
+            figures.insert(Figure::P999OfAllMs, all.value_at_percentile(99.9) as f64 / 1e3);
+        }
+        Ok(figures)
     }
-    let hindered = all.len() - unhindered.len();
-    // Requests that each take longer than it is from one stall to the next are slow for another reason.
-    let are_slow = hindered > unhindered.len();
-    let mut figures = percentiles(if are_slow { &all } else { &unhindered });
-    figures.insert(Figure::Errors, ended.failed as f64);
-    if !all.is_empty() {
-        figures.insert(Figure::StalledPercent, hindered as f64 * 100.0 / all.len() as f64);
-        figures.insert(Figure::P999OfAllMs, all.value_at_percentile(99.9) as f64 / 1e3);
-    }
-    Ok(figures)
 }
 
 const REQUEST_LENGTH: usize = REQUEST.len();
