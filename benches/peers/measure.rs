@@ -53,9 +53,11 @@ pub fn measure(settings: &Settings, case: &Case, saturation: f64) -> Outcome<Fig
             let watch = settings.machine.real_time.then(|| Watch::start(placing.cores()));
             let generator = Generator::start(settings, case, duration, &stage, saturation, &placing)?;
             sleep(opening);
-            let looks = look_often(settings, &stage, &placing.load)?;
+            // An open loop's latencies are not to meet the looks.
+            let window = if matches!(load, Load::Open { .. }) { settings.duration } else { WINDOW };
+            let looks = look_often(settings.duration, window, &stage, &placing.load)?;
             let (latency, stalls) = generator.finish(watch)?;
-            let mut figures = sum_up(&looks, &stalls);
+            let mut figures = sum_up(&looks, stalls.as_ref())?;
             figures.extend(latency);
             figures
         }
@@ -93,30 +95,40 @@ fn look(stage: &Stage, load_cores: &[usize]) -> Outcome<Look> {
     Ok(Look { at: asked + (told - asked) / 2, cpu: (before + after) / 2, answered, mirrored, ticks })
 }
 
-fn look_often(settings: &Settings, stage: &Stage, load_cores: &[usize]) -> Outcome<Vec<Look>> {
+fn look_often(
+    duration: Duration,
+    window: Duration,
+    stage: &Stage,
+    load_cores: &[usize],
+) -> Outcome<Vec<Look>> {
     let start = Instant::now();
-    let end = settings.duration.mul_f64(LAST_LOOK);
-    let mut due = settings.duration.mul_f64(FIRST_LOOK);
+    let (mut due, last) = (duration.mul_f64(FIRST_LOOK), duration.mul_f64(LAST_LOOK));
     let mut looks = Vec::new();
-    while due <= end {
+    loop {
         sleep(due.saturating_sub(start.elapsed()));
         looks.push(look(stage, load_cores)?);
+        if due >= last {
+            return Ok(looks);
+        }
         // Where a look took longer than that, the next one is later.
-        due = (due + WINDOW).max(start.elapsed());
+        due = (due + window).max(start.elapsed()).min(last);
     }
-    Ok(looks)
 }
 
-fn sum_up(looks: &[Look], stalls: &Stalls) -> Figures {
-    let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return Figures::new() };
+fn sum_up(looks: &[Look], stalls: Option<&Stalls>) -> Outcome<Figures> {
+    let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return Err("nobody looked".into()) };
     let windows = || looks.windows(2).filter_map(|pair| Some((pair.first()?, pair.last()?)));
-    let undisturbed = |(from, to): &(&Look, &Look)| stalls.share_of(&(from.at..to.at)) <= STALLED;
+    let undisturbed = |(from, to): &(&Look, &Look)| {
+        stalls.is_none_or(|stalls| stalls.share_of(&(from.at..to.at)) <= STALLED)
+    };
+    let span = |from: &Look, to: &Look| (to.at - from.at).as_secs_f64();
     let mut counted: Vec<_> = windows().filter(undisturbed).collect();
+    let left_out = 1.0 - counted.iter().map(|(from, to)| span(from, to)).sum::<f64>() / span(first, last);
     if counted.is_empty() {
         counted = windows().collect();
     }
     let sum = |of: fn(&Look, &Look) -> f64| counted.iter().map(|(from, to)| of(from, to)).sum::<f64>();
-    let seconds = sum(|from, to| (to.at - from.at).as_secs_f64());
+    let seconds = sum(span);
     let cpu = sum(|from, to| to.cpu.saturating_sub(from.cpu).as_secs_f64());
     let requests = sum(|from, to| to.answered.saturating_sub(from.answered) as f64);
 
@@ -127,14 +139,16 @@ fn sum_up(looks: &[Look], stalls: &Stalls) -> Figures {
         (Figure::Busy, cpu / seconds),
         (Figure::LoadBusy, busy as f64 / (passed as f64).max(1.0)),
         (Figure::RequestsPerSecond, requests / seconds),
-        (Figure::StalledPercent, (1.0 - seconds / (last.at - first.at).as_secs_f64()) * 100.0),
     ]);
+    if stalls.is_some() {
+        figures.insert(Figure::StalledPercent, left_out * 100.0);
+    }
     // A hung shadow stops some proxies altogether. That is a figure too.
     if requests > 0.0 {
         figures.insert(Figure::CpuPerRequest, cpu * 1e6 / requests);
         figures.insert(Figure::MirroredPercent, copies * 100.0 / answered);
     }
-    figures
+    Ok(figures)
 }
 
 /// Memory by difference: what a proxy takes at its start, and for its first connections, is not theirs.
@@ -197,8 +211,8 @@ impl Generator {
     }
 
     /// Latencies, and when the machine stalled meanwhile.
-    fn finish(self, watch: Option<Watch>) -> Outcome<(Figures, Stalls)> {
-        let over = || Outcome::Ok(watch.map(Watch::finish).transpose()?.unwrap_or_default());
+    fn finish(self, watch: Option<Watch>) -> Outcome<(Figures, Option<Stalls>)> {
+        let over = || watch.map(Watch::finish).transpose();
         Ok(match self {
             Self::Wrk(wrk) => (wrk.finish()?, over()?),
             Self::H2load(h2load) => (h2load.finish()?, over()?),
@@ -206,7 +220,7 @@ impl Generator {
             Self::Open(open) => {
                 let ended = open.finish()?;
                 let stalls = over()?;
-                (ended.figures(&stalls)?, stalls)
+                (ended.figures(stalls.as_ref())?, stalls)
             }
         })
     }

@@ -52,7 +52,8 @@ impl Report<'_> {
         }
         if !self.machine.real_time {
             println!(
-                "\nReal-time priority is not permitted here: whatever else ran is in the open loops' latencies."
+                "\nReal-time priority is not permitted here: whatever else ran is in the open loops' latencies, and what \
+                 the machine itself did in all figures."
             );
         }
         if self.quick {

@@ -106,10 +106,10 @@ fn one_that_does_not_come_up_is_told_in_its_own_words_and_destroyed() {
 
     let late = asked(&stage, |request| {
         request["to"]["command"] = sleeper(&stage, "waiting for the moon");
-        request["deadline_ms"] = json!(1500);
+        request["deadline_ms"] = json!(4000);
     });
     let late = report(&stage, &late);
-    says(&late, "starts", "fault", "it did not come up within 1.5 s");
+    says(&late, "starts", "fault", "it did not come up within 4 s");
     says(&late, "starts", "fault", "it wrote: waiting for the moon");
     assert_gone(&stage);
 

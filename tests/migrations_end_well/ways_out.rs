@@ -265,7 +265,9 @@ fn settings_cannot_pull_the_instances_from_under_a_migration_nor_replace_what_se
 
 #[test]
 fn a_new_instance_that_hangs_once_it_serves_is_rolled_back() {
-    let stage = Stage::new();
+    // What it holds is waited for no longer than it takes to see that.
+    let drain = "[services.web.switchover]\ndrain_timeout = \"2s\"\n";
+    let stage = Stage::with(&[], drain, &SLOW_SOURCE);
     let load = stage.load(100.0);
     let source = stage.processes();
     let mut request = stage.request(&[]);

@@ -35,6 +35,8 @@ const REQUEST: &[u8] = b"GET /bytes/1024 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 const RECORDED: (f64, f64) = (0.3, 0.9);
 /// Requests that have not been answered so long after the last was due have failed.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Fewer requests have no p99.9.
+const ENOUGH: u64 = 1000;
 /// Of the arrivals: the same ones for everybody.
 const SEED: u64 = 1;
 const EVENTS: usize = CONNECTIONS + 1;
@@ -218,8 +220,8 @@ impl Loop {
 impl Ended {
     /// Of the requests that the machine did not hold up; how many those are not, and what p99.9 is with them, are figures
     /// too.
-    pub fn figures(&self, stalls: &Stalls) -> Outcome<Figures> {
-        let stalls = stalls.with_aftermath();
+    pub fn figures(&self, stalls: Option<&Stalls>) -> Outcome<Figures> {
+        let stalls = stalls.map(Stalls::with_aftermath).unwrap_or_default();
         let (mut all, mut unhindered) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
         for span in &self.answered {
             let latency = (span.end - span.start).as_micros() as u64;
@@ -231,7 +233,8 @@ impl Ended {
         let hindered = 1.0 - unhindered.len() as f64 / all.len() as f64;
         // Requests that met a stall far more often than it was one are themselves long enough to meet one.
         let are_slow = hindered > f64::midpoint(1.0, stalls.share_of(&self.recorded));
-        let mut figures = percentiles(if are_slow { &all } else { &unhindered });
+        let are_few = unhindered.len() < ENOUGH;
+        let mut figures = percentiles(if are_slow || are_few { &all } else { &unhindered });
         figures.insert(Figure::Errors, self.failed as f64);
         if !all.is_empty() {
             figures.insert(Figure::StalledPercent, hindered * 100.0);

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -54,6 +55,14 @@ impl Entry {
     }
 }
 
+/// What one step of expiry has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step {
+    pub closed: usize,
+    /// The key that the next one begins with.
+    pub next: Option<usize>,
+}
+
 #[derive(Debug)]
 pub struct Resting {
     /// None: the system gave no poller, and each connection keeps its task.
@@ -89,26 +98,31 @@ impl Resting {
 
     /// Closes them all.
     pub fn clear(&self) {
-        self.close_those(|_| true, usize::MAX);
-    }
-
-    /// Closes those that have rested for `idle`, `most` of them.
-    pub fn expire(&self, now: Instant, idle: Duration, most: usize) {
-        self.close_those(|entry| entry.has_rested(now, idle), most);
-    }
-
-    fn close_those(&self, due: impl Fn(&Entry) -> bool, most: usize) {
-        let mut entries = self.entries.borrow_mut();
-        let due: Vec<usize> =
-            entries.iter().filter(|(_, entry)| due(entry)).map(|(key, _)| key).take(most).collect();
-        for mut entry in due.into_iter().filter_map(|key| entries.try_remove(key)) {
-            self.forget(&entry.socket);
-            entry.socket.say_goodbye();
+        for entry in self.entries.borrow_mut().drain() {
+            self.close(entry);
         }
     }
 
-    pub fn has_expired(&self, now: Instant, idle: Duration) -> bool {
-        self.entries.borrow().iter().any(|(_, entry)| entry.has_rested(now, idle))
+    /// Closes those with a key in `keys` that have rested for `idle`, `most` of them.
+    pub fn expire(&self, keys: Range<usize>, now: Instant, idle: Duration, most: usize) -> Step {
+        let mut entries = self.entries.borrow_mut();
+        let end = entries.capacity();
+        let mut closed = 0;
+        for key in keys.start..keys.end.min(end) {
+            if closed == most {
+                return Step { closed, next: Some(key) };
+            }
+            if entries.get(key).is_some_and(|entry| entry.has_rested(now, idle)) {
+                self.close(entries.remove(key));
+                closed += 1;
+            }
+        }
+        Step { closed, next: (keys.end < end).then_some(keys.end) }
+    }
+
+    fn close(&self, mut entry: Entry) {
+        self.forget(&entry.socket);
+        entry.socket.say_goodbye();
     }
 
     /// Gives back the room that many once took.
@@ -256,15 +270,16 @@ mod tests {
     #[test]
     fn only_those_that_rested_long_enough_expire() {
         let (_runtime, set, _callers) = rested(3);
-        let now = Instant::now();
         let idle = Duration::from_secs(5);
-        assert!(!set.has_expired(now, idle));
-        set.entries.borrow_mut()[1].since = now.checked_sub(idle).unwrap();
-        assert!(set.has_expired(now, idle));
-        set.expire(now, idle, 1);
-        assert_eq!(set.count(), 2);
-        set.expire(now + idle, idle, 1);
-        assert_eq!(set.count(), 1, "no more than asked for");
+        let start = set.entries.borrow()[0].since;
+        set.entries.borrow_mut()[1].since = start + idle;
+        let all = || 0..usize::MAX;
+        assert_eq!(set.expire(all(), start, idle, 9), Step { closed: 0, next: None });
+        let now = Instant::now() + idle;
+        assert_eq!(set.expire(0..1, now, idle, 9), Step { closed: 1, next: Some(1) });
+        assert_eq!(set.expire(1..9, now, idle, 0), Step { closed: 0, next: Some(1) });
+        assert_eq!((set.expire(all(), now, idle, 9).closed, set.count()), (1, 1));
+        assert_eq!(set.expire(all(), now + idle, idle, 9).closed, 1);
     }
 
     #[test]

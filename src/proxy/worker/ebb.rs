@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 /// So many connections fewer than there were, and it is done soon: with what a busy one takes, several megabytes.
 const EBB: usize = 256;
 const SOON: Duration = Duration::from_secs(1);
+/// And once more for those that went after them.
+const STRAGGLERS: Duration = Duration::from_secs(2);
 /// Otherwise; a tenth of what a p99.9 sees.
 const LATER: Duration = Duration::from_secs(10);
 
@@ -18,11 +20,13 @@ pub struct Ebb {
     /// Something was freed since.
     freed: bool,
     gave_back: Instant,
+    /// It was because many had gone.
+    ebbed: bool,
 }
 
 impl Ebb {
     pub const fn new(now: Instant) -> Self {
-        Self { peak: 0, freed: false, gave_back: now }
+        Self { peak: 0, freed: false, gave_back: now, ebbed: false }
     }
 
     /// A connection has freed what it held.
@@ -33,10 +37,15 @@ impl Ebb {
     /// Whether it is time, while `held` connections hold memory; it is then taken as done.
     pub fn is_due(&mut self, held: usize, now: Instant) -> bool {
         self.peak = self.peak.max(held);
-        let wait = if self.peak - held >= EBB { SOON } else { LATER };
+        let ebbed = self.peak - held >= EBB;
+        let wait = match (ebbed, self.ebbed) {
+            (true, _) => SOON,
+            (false, true) => STRAGGLERS,
+            (false, false) => LATER,
+        };
         let due = self.freed && now.saturating_duration_since(self.gave_back) >= wait;
         if due {
-            *self = Self::new(now);
+            *self = Self { peak: held, ebbed, ..Self::new(now) };
         }
         due
     }
@@ -58,16 +67,20 @@ mod tests {
         assert!(!ebb.is_due(1000, at(8)));
         assert!(!ebb.is_due(745, at(9)), "255 fewer");
         assert!(ebb.is_due(744, at(9)), "256 fewer");
-
         assert!(!ebb.is_due(0, at(99)), "nothing was freed since");
-        ebb = Ebb::new(at(99));
-        ebb.on_freed();
-        assert!(!ebb.is_due(744, at(108)), "as many as there are");
-        assert!(ebb.is_due(744, at(109)), "but once in a while");
 
         ebb.on_freed();
-        assert!(!ebb.is_due(1000, at(109)));
-        assert!(!ebb.is_due(0, start + Duration::from_millis(109_999)), "not twice a second");
-        assert!(ebb.is_due(0, at(110)));
+        assert!(!ebb.is_due(744, at(10)), "as many as there were");
+        assert!(ebb.is_due(744, at(11)), "the last ones of those that went");
+        for _ in 0..3 {
+            ebb.on_freed();
+            assert!(!ebb.is_due(800, at(12)));
+            assert!(!ebb.is_due(744, at(20)), "they come and go");
+        }
+        assert!(ebb.is_due(744, at(21)), "but once in a while");
+
+        ebb.on_freed();
+        assert!(!ebb.is_due(488, start + Duration::from_millis(21_999)), "not twice a second");
+        assert!(ebb.is_due(488, at(22)), "256 fewer than when it was done last");
     }
 }

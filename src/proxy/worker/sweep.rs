@@ -39,11 +39,11 @@ pub async fn run(worker: Rc<Worker>) {
         tick.tick().await;
         let now = Instant::now();
         worker.clock.set(now);
+        worker.pass_on_what_waits(now);
         let seen = worker.sweep_links(now).await;
         worker.close_beyond(seen.idle_http2).await;
         worker.sweep_resting(now).await;
-        worker.pass_on_what_waits(now);
-        if worker.ebb.borrow_mut().is_due(seen.holding, now) {
+        if worker.ebb.borrow_mut().is_due(seen.holding, Instant::now()) {
             allocator::give_back();
         }
     }
@@ -62,13 +62,20 @@ impl Worker {
         Patience { header: callers.header_timeout, idle, stall: callers.stall_timeout, rest }
     }
 
+    /// Callers have their turn. Who goes by the clock meanwhile is not to be taken for older than it is by the time of a
+    /// long sweep.
+    async fn make_way(&self) {
+        yield_now().await;
+        self.clock.set(Instant::now());
+    }
+
     async fn sweep_links(&self, now: Instant) -> Seen {
         let patience = self.patience();
         let mut seen = Seen::default();
         let mut from = 0;
         while let Some(next) = self.sweep_some(from, now, &patience, &mut seen) {
             from = next;
-            yield_now().await;
+            self.make_way().await;
         }
         seen
     }
@@ -103,18 +110,26 @@ impl Worker {
                     link.send(Signal::Close);
                 }
             }
-            yield_now().await;
+            self.make_way().await;
         }
     }
 
     async fn sweep_resting(self: &Rc<Self>, now: Instant) {
         let idle = self.patience().idle;
-        while self.resting.has_expired(now, idle) {
+        let mut from = Some(0);
+        while let Some(at) = from {
             // Who has spoken by now is not closed for having been silent.
-            while self.resting.take_ready(|entry| connection::rouse(self, entry)) {}
-            self.resting.expire(now, idle, TOLD);
-            self.freed();
-            yield_now().await;
+            while self.resting.take_ready(|entry| connection::rouse(self, entry)) {
+                self.make_way().await;
+            }
+            let step = self.resting.expire(at..at + LOOKED_AT, now, idle, TOLD);
+            if step.closed > 0 {
+                self.freed();
+            }
+            from = step.next;
+            if from.is_some() {
+                self.make_way().await;
+            }
         }
         self.resting.compact();
     }
