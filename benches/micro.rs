@@ -147,7 +147,7 @@ fn edit(criterion: &mut Criterion) {
         headers
     };
     group.bench_function("edit an answer", |bencher| {
-        bencher.iter_batched(|| Headers::Map(answer.clone()), run, BatchSize::SmallInput);
+        bencher.iter_batched(|| Headers::Map(Box::new(answer.clone())), run, BatchSize::SmallInput);
     });
     let mut wire = BytesMut::from(&b"GET /catalogue/items/4711/reviews HTTP/1.1\r\n"[..]);
     for (name, value) in &request {

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -44,8 +44,6 @@ struct Inner {
     wire: Option<Wire<Stream>>,
     writer: Writer,
     progress: Progress,
-    /// An empty map, for the next head.
-    spare: HeaderMap,
     stage: Stage,
     keeps_alive: bool,
     /// A head came that is not the final one.
@@ -110,7 +108,6 @@ impl Connection {
             wire: Some(Wire::new(stream, read_ahead)),
             writer: Writer::default(),
             progress: Progress::default(),
-            spare: HeaderMap::new(),
             stage: Stage::Rested,
             keeps_alive: true,
             informed: false,
@@ -170,8 +167,7 @@ impl Connection {
         } else {
             let framing = self.0.borrow_mut().begin(request, Some(request.body().size_hint()), added);
             // All of it, as a head pins what it was read into.
-            let (parts, body) = std::mem::take(request).into_parts();
-            self.0.borrow_mut().spare = head::recycle(parts.headers);
+            let body = std::mem::take(request).into_body();
             self.upload(Upload { connection: Rc::clone(self), body, framing, ended: false }).await
         };
         let answered = match sent {
@@ -185,10 +181,8 @@ impl Connection {
         match begun {
             Ok((head, decoder)) => {
                 unless_answered.disarm();
-                if whole {
-                    let used = std::mem::take(request.headers_mut());
-                    self.0.borrow_mut().spare = head::recycle(used);
-                }
+                // They pin what they were read into, and the answer may take long.
+                head::recycle(request.headers_mut());
                 let ended = decoder.is_at_end();
                 if ended && head.status != StatusCode::SWITCHING_PROTOCOLS {
                     self.0.borrow_mut().end();
@@ -227,7 +221,6 @@ impl Connection {
     pub fn release(&self) {
         let inner = &mut *self.0.borrow_mut();
         inner.writer.release();
-        inner.spare = HeaderMap::new();
         if let Some(wire) = &mut inner.wire {
             wire.release();
         }
@@ -297,7 +290,7 @@ impl Inner {
         }
         let Some(wire) = &mut self.wire else { return Poll::Ready(Err(SendFault::Closed)) };
         loop {
-            match head::parse_response(&mut wire.buffer, &mut self.progress, &mut self.spare) {
+            match head::parse_response(&mut wire.buffer, &mut self.progress) {
                 Ok(Some((status, headers, signs))) => {
                     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                         return Poll::Ready(Ok((Reply { status, headers, body: () }, signs)));

@@ -88,9 +88,17 @@ fn cut(head: &Bytes, (from, length): Span) -> Bytes {
     head.slice(from as usize..(from + length) as usize)
 }
 
+/// The same for the last part that is needed, which costs no count of those that share the buffer.
+fn cut_last(mut head: Bytes, (from, length): Span) -> Bytes {
+    head.truncate((from + length) as usize);
+    head.advance((from as usize).min(head.len()));
+    head
+}
+
 /// A head that was found at the beginning of a buffer, before it is taken out of there.
 struct Found<L> {
     length: usize,
+    version: Version,
     line: L,
     headers: usize,
 }
@@ -106,7 +114,7 @@ fn parse<L, T>(
         &'h mut [MaybeUninit<httparse::Header<'b>>],
         &mut [(Span, Span)],
     ) -> Result<Status<Found<L>>, HeadError>,
-    make: impl FnOnce(L, &Bytes) -> Result<(T, Version), HeadError>,
+    make: impl FnOnce(L, Bytes) -> Result<T, HeadError>,
 ) -> Result<Option<(T, Signs)>, HeadError> {
     if !progress.is_worth_parsing(buffer) {
         progress.0 = buffer.len();
@@ -121,13 +129,12 @@ fn parse<L, T>(
         }
         found => found?,
     };
-    let Status::Complete(Found { length, line, headers }) = found else {
+    let Status::Complete(Found { length, version, line, headers }) = found else {
         progress.0 = buffer.len();
         return Ok(None);
     };
     *progress = Progress::default();
     let head = buffer.split_to(length).freeze();
-    let (made, version) = make(line, &head)?;
     let mut signs = Signs::new(version);
     map.try_reserve(headers).map_err(|_| HeadError::TooManyHeaders)?;
     let spans = if many.is_empty() { usual.as_slice() } else { many.as_slice() };
@@ -140,7 +147,7 @@ fn parse<L, T>(
         signs.note(&name, &value);
         map.try_append(name, value).map_err(|_| HeadError::TooManyHeaders)?;
     }
-    Ok(Some((made, signs)))
+    Ok(Some((make(line, head)?, signs)))
 }
 
 fn note(base: &[u8], headers: &[httparse::Header<'_>], spans: &mut [(Span, Span)]) -> usize {
@@ -161,13 +168,13 @@ fn version(minor: Option<u8>) -> Version {
     if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 }
 }
 
-/// Keeps a map's memory for the next head.
-pub fn recycle(mut map: HeaderMap) -> HeaderMap {
+/// Empties a map, and keeps its memory for the next head.
+pub fn recycle(map: &mut HeaderMap) {
     if map.capacity() > KEPT_HEADERS {
-        return HeaderMap::new();
+        *map = HeaderMap::new();
+    } else {
+        map.clear();
     }
-    map.clear();
-    map
 }
 
 /// Takes a request's head out of `buffer`, into `request`, whose map is empty; `None` = it is not all there. (A request is
@@ -194,15 +201,15 @@ pub fn parse_request(
                     if target.len() > MAX_TARGET {
                         return Err(HeadError::TargetTooLong);
                     }
-                    let line = (method, span(bytes, target.as_bytes()), version(found.version));
+                    let (version, line) = (version(found.version), (method, span(bytes, target.as_bytes())));
                     let headers = note(bytes, found.headers, spans);
-                    Ok(Status::Complete(Found { length, line, headers }))
+                    Ok(Status::Complete(Found { length, version, line, headers }))
                 }
             }
         },
-        |(method, target, version), head| {
-            let target = Uri::from_maybe_shared(cut(head, target)).map_err(|_| HeadError::Target)?;
-            Ok(((method, target), version))
+        |(method, target), head| {
+            let target = Uri::from_maybe_shared(cut_last(head, target)).map_err(|_| HeadError::Target)?;
+            Ok((method, target))
         },
     )?;
     let Some(((method, target), signs)) = parsed else { return Ok(None) };
@@ -212,18 +219,16 @@ pub fn parse_request(
     Ok(Some(signs))
 }
 
-/// Takes an answer's head out of `buffer`; `None` = it is not all there. `spare` is an empty map, whose memory the head
-/// gets.
+/// Takes an answer's head out of `buffer`; `None` = it is not all there.
 pub fn parse_response(
     buffer: &mut BytesMut,
     progress: &mut Progress,
-    spare: &mut HeaderMap,
 ) -> Result<Option<(StatusCode, Headers, Signs)>, HeadError> {
     if !progress.is_worth_parsing(buffer) {
         progress.0 = buffer.len();
         return Ok(None);
     }
-    match lines::take(buffer, spare)? {
+    match lines::take(buffer)? {
         Taken::Whole(status, lines, signs) => {
             *progress = Progress::default();
             Ok(Some((status, Headers::Lines(lines), signs)))
@@ -232,7 +237,7 @@ pub fn parse_response(
             progress.0 = buffer.len();
             Ok(None)
         }
-        Taken::NeedsMap => parse_response_as_map(buffer, progress, spare),
+        Taken::NeedsMap => parse_response_as_map(buffer, progress),
     }
 }
 
@@ -240,12 +245,12 @@ pub fn parse_response(
 fn parse_response_as_map(
     buffer: &mut BytesMut,
     progress: &mut Progress,
-    spare: &mut HeaderMap,
 ) -> Result<Option<(StatusCode, Headers, Signs)>, HeadError> {
+    let mut map = HeaderMap::new();
     let parsed = parse(
         buffer,
         progress,
-        spare,
+        &mut map,
         |bytes, headers, spans| {
             let mut response = httparse::Response::new(&mut []);
             let config = httparse::ParserConfig::default();
@@ -256,14 +261,14 @@ fn parse_response_as_map(
                     let code = response.code.unwrap_or_default();
                     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
                     let headers = note(bytes, response.headers, spans);
-                    let line = (status, version(response.version));
-                    Ok(Status::Complete(Found { length, line, headers }))
+                    let version = version(response.version);
+                    Ok(Status::Complete(Found { length, version, line: status, headers }))
                 }
             }
         },
         |line, _| Ok(line),
     )?;
-    Ok(parsed.map(|(status, signs)| (status, Headers::Map(std::mem::take(spare)), signs)))
+    Ok(parsed.map(|(status, signs)| (status, Headers::Map(Box::new(map)), signs)))
 }
 
 /// Takes a trailer section, up to its empty line, out of `buffer`; `None` = it is not all there.

@@ -20,7 +20,8 @@ pub struct Reply<B> {
 pub enum Headers {
     /// Nothing in them is for Segue alone: what ends at a proxy is gone already.
     Lines(Lines),
-    Map(HeaderMap),
+    /// Boxed, as it is rare, and all that an answer passes through would have to move it.
+    Map(Box<HeaderMap>),
 }
 
 impl<B> Reply<B> {
@@ -40,7 +41,7 @@ impl<B> Reply<B> {
 impl<B> From<Response<B>> for Reply<B> {
     fn from(response: Response<B>) -> Self {
         let (parts, body) = response.into_parts();
-        Self { status: parts.status, headers: Headers::Map(parts.headers), body }
+        Self { status: parts.status, headers: Headers::Map(Box::new(parts.headers)), body }
     }
 }
 
@@ -48,7 +49,7 @@ impl Headers {
     pub fn into_map(self) -> HeaderMap {
         match self {
             Self::Lines(lines) => lines.into_map(),
-            Self::Map(map) => map,
+            Self::Map(map) => *map,
         }
     }
 
@@ -68,14 +69,6 @@ impl Headers {
         match self {
             Self::Lines(lines) => lines.may_be_suspect,
             Self::Map(_) => true,
-        }
-    }
-
-    /// An empty map, with the memory of this one.
-    pub fn into_spare(self) -> HeaderMap {
-        match self {
-            Self::Lines(lines) => lines.spare,
-            Self::Map(map) => super::head::recycle(map),
         }
     }
 }

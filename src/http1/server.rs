@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -130,6 +130,12 @@ where
         std::mem::take(&mut self.0.borrow_mut().head).map(|()| body)
     }
 
+    /// Takes back the map of a request that has been answered, for its memory.
+    pub fn reuse(&self, mut map: HeaderMap) {
+        head::recycle(&mut map);
+        *self.0.borrow_mut().head.headers_mut() = map;
+    }
+
     /// Whether nothing of a next request has come.
     pub fn is_quiet(&self) -> bool {
         self.0.borrow().wire.as_ref().is_none_or(|wire| wire.buffer.is_empty())
@@ -171,7 +177,6 @@ where
         let hint = (!body.is_end_stream()).then(|| body.size_hint());
         let inner = &mut *self.0.borrow_mut();
         let framing = inner.write_head(status, &headers, hint, close);
-        *inner.head.headers_mut() = headers.into_spare();
         Answering { body, ended: framing.is_none(), framing: framing.unwrap_or(Framing::Known(0)) }
     }
 

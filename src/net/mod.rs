@@ -3,6 +3,7 @@
 
 mod body;
 mod listen;
+mod socket;
 mod stream;
 mod tls;
 

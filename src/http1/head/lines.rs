@@ -5,10 +5,11 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 use httparse::Status;
+use memchr::memchr;
 
 use super::signs::Signs;
 use super::{HeadError, USUAL_HEADERS, malformed, version};
@@ -22,8 +23,6 @@ const LONGEST_NAME: usize = 1024;
 #[derive(Debug)]
 pub struct Lines {
     text: Bytes,
-    /// An empty map: the memory for [`Self::into_map`].
-    pub spare: HeaderMap,
     /// What `Content-Length` says.
     pub length: Option<u64>,
     pub has_date: bool,
@@ -57,20 +56,23 @@ impl Lines {
         let mut rest = &self.text[..];
         std::iter::from_fn(move || {
             // A value has no CR in it, and a name no colon.
-            let end = rest.iter().position(|&byte| byte == b'\r')?;
+            let end = memchr(b'\r', rest)?;
             let (line, behind) = rest.split_at(end);
             rest = behind.get(2..).unwrap_or_default();
-            let colon = line.iter().position(|&byte| byte == b':')?;
+            let colon = memchr(b':', line)?;
             Some((line.get(..colon)?, line.get(colon + 2..)?))
         })
     }
 
-    pub fn into_map(mut self) -> HeaderMap {
-        let mut map = std::mem::take(&mut self.spare);
-        for (name, value) in self.iter() {
+    /// Of a copy: HTTP/2 keeps values for as long as a connection (RFC 7541 §2.3.2), and they would keep all of the memory
+    /// that was read into.
+    pub fn into_map(self) -> HeaderMap {
+        let own = Self { text: Bytes::copy_from_slice(&self.text), ..self };
+        let mut map = HeaderMap::new();
+        for (name, value) in own.iter() {
             // Both were checked when the lines were taken.
             if let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(self.text.slice_ref(value)))
+                (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(own.text.slice_ref(value)))
             {
                 map.append(name, value);
             }
@@ -79,8 +81,8 @@ impl Lines {
     }
 }
 
-/// Takes an answer's head out of `buffer`, and then the map `spare` too.
-pub(super) fn take(buffer: &mut BytesMut, spare: &mut HeaderMap) -> Result<Taken, HeadError> {
+/// Takes an answer's head out of `buffer`.
+pub(super) fn take(buffer: &mut BytesMut) -> Result<Taken, HeadError> {
     let mut room = [MaybeUninit::uninit(); USUAL_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -107,9 +109,9 @@ pub(super) fn take(buffer: &mut BytesMut, spare: &mut HeaderMap) -> Result<Taken
     let cut = cuts.apply(&mut text);
     // The status line, and the empty line at the end.
     text.truncate(length - cut - 2);
-    let text = text.freeze().split_off(first);
-    let lines =
-        Lines { text, spare: std::mem::take(spare), length: signs.length(), has_date, may_be_suspect };
+    text.advance(first);
+    let text = text.freeze();
+    let lines = Lines { text, length: signs.length(), has_date, may_be_suspect };
     Ok(Taken::Whole(status, lines, signs))
 }
 
@@ -238,7 +240,7 @@ mod tests {
 
     fn taken(headers: &str) -> Option<Lines> {
         let mut buffer = BytesMut::from(format!("HTTP/1.1 200 OK\r\n{headers}\r\nbody").as_bytes());
-        match take(&mut buffer, &mut HeaderMap::new()).unwrap() {
+        match take(&mut buffer).unwrap() {
             Taken::Whole(_, lines, _) => {
                 assert_eq!(buffer, "body");
                 Some(lines)
@@ -302,6 +304,17 @@ mod tests {
         for line in ["Location: /\r\n", "Set-Cookie: a=b\r\n", "Clear-Site-Data: *\r\n"] {
             assert!(taken(line).unwrap().may_be_suspect, "{line}");
         }
+    }
+
+    #[test]
+    fn a_map_keeps_nothing_of_what_was_read() {
+        const ROOM: usize = 64 * 1024;
+        let mut buffer = BytesMut::with_capacity(ROOM);
+        buffer.extend_from_slice(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n");
+        let Taken::Whole(_, lines, _) = take(&mut buffer).unwrap() else { panic!("it is whole") };
+        let map = lines.into_map();
+        assert!(buffer.try_reclaim(ROOM));
+        assert_eq!(map["a"], "b");
     }
 
     proptest! {

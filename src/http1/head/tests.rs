@@ -191,7 +191,7 @@ proptest! {
     #[test]
     fn no_bytes_make_answers_or_trailers_panic(wire in wire()) {
         let mut buffer = BytesMut::from(wire.as_slice());
-        let _ = parse_response(&mut buffer, &mut Progress::default(), &mut HeaderMap::new());
+        let _ = parse_response(&mut buffer, &mut Progress::default());
         let _ = parse_trailers(&mut BytesMut::from(wire.as_slice()));
     }
 }

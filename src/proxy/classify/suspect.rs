@@ -89,7 +89,7 @@ mod tests {
         let entry = |&(name, value): &(&'static str, &'static str)| {
             (name.parse::<HeaderName>().unwrap(), HeaderValue::from_static(value))
         };
-        let answer = Headers::Map(headers.iter().map(entry).collect());
+        let answer = Headers::Map(Box::new(headers.iter().map(entry).collect()));
         suspect(StatusCode::from_u16(status).unwrap(), had_cookie, &answer)
     }
 

@@ -116,17 +116,21 @@ impl Session<'_> {
             let body = |body| Upload::new(EitherBody::Http1(body));
             // Lent to all that is done with it, as it is a quarter of a kilobyte.
             let mut request = self.connection.take_request(body);
-            let mut answer = pin!(caller::answer(self.caller, &mut request));
-            poll_fn(|cx| {
-                if let ControlFlow::Break(end) = self.heed_signals(cx) {
-                    return Poll::Ready(ControlFlow::Break(end));
-                }
-                match answer.as_mut().poll(cx) {
-                    Poll::Ready(reply) => Poll::Ready(ControlFlow::Continue(reply)),
-                    Poll::Pending => self.poll_gone(cx).map(ControlFlow::Break),
-                }
-            })
-            .await?
+            let reply = {
+                let mut answer = pin!(caller::answer(self.caller, &mut request));
+                poll_fn(|cx| {
+                    if let ControlFlow::Break(end) = self.heed_signals(cx) {
+                        return Poll::Ready(ControlFlow::Break(end));
+                    }
+                    match answer.as_mut().poll(cx) {
+                        Poll::Ready(reply) => Poll::Ready(ControlFlow::Continue(reply)),
+                        Poll::Pending => self.poll_gone(cx).map(ControlFlow::Break),
+                    }
+                })
+                .await?
+            };
+            self.connection.reuse(std::mem::take(request.headers_mut()));
+            reply
         };
         let switches = reply.status == StatusCode::SWITCHING_PROTOCOLS;
         // Said in the answer, so that the caller does not send another request here.

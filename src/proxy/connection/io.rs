@@ -3,10 +3,11 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 
 use super::link::Link;
 use crate::net::Stream;
@@ -17,16 +18,28 @@ pub struct Watched {
     buffered: Bytes,
     link: Rc<Link>,
     worker: Rc<Worker>,
+    /// Who waited last for something to read.
+    reader: Option<Waker>,
+    /// The poller will tell the reader.
+    is_told: bool,
 }
 
 impl Watched {
     pub fn new(stream: Stream, buffered: Bytes, link: Rc<Link>, worker: Rc<Worker>) -> Self {
-        Self { stream, buffered, link, worker }
+        Self { stream, buffered, link, worker, reader: None, is_told: false }
     }
 
     /// The stream, when all that was read before has been taken.
     pub fn into_inner(self) -> Stream {
         self.stream
+    }
+
+    /// Whether reading has to wait, and whoever asks is to be told: twice in each exchange somebody looks whether the caller
+    /// is still there, and to wait anew costs two locks.
+    fn waits(&self, reader: &Waker) -> bool {
+        self.is_told
+            && !self.stream.may_be_readable()
+            && self.reader.as_ref().is_some_and(|known| known.will_wake(reader))
     }
 
     fn wrote<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -52,8 +65,16 @@ impl AsyncRead for Watched {
             self.link.on_read(self.worker.clock.now());
             return Poll::Ready(Ok(()));
         }
+        if self.waits(cx.waker()) {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        // A task that has had its turn waits for the next one, and not for the poller.
+        self.is_told = polled.is_pending() && has_budget_remaining();
+        if self.is_told && self.reader.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+            self.reader = Some(cx.waker().clone());
+        }
         if buf.filled().len() > before {
             self.link.on_read(self.worker.clock.now());
         }

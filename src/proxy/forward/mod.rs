@@ -34,11 +34,11 @@ use crate::tee::compare::{self, Outcome};
 /// Answers one request of `caller`.
 pub async fn handle(caller: &Rc<Caller>, request: &mut Request<Upload>) -> Reply<Answer> {
     let mut service = None;
-    let now = Instant::now();
     let log = caller.worker.table().plan.access_log.clone();
-    let mut entry = log
-        .map(|log| Entry::new(&log, request.method(), request.uri().path(), caller.forwarding.peer(), now));
-    match serve(caller, request, now, &mut service, &mut entry).await {
+    let mut entry = log.map(|log| {
+        Entry::new(&log, request.method(), request.uri().path(), caller.forwarding.peer(), Instant::now())
+    });
+    match serve(caller, request, &mut service, &mut entry).await {
         Ok(reply) => reply,
         Err(reject) => {
             if let Some(entry) = entry {
@@ -66,7 +66,6 @@ pub async fn handle(caller: &Rc<Caller>, request: &mut Request<Upload>) -> Reply
 async fn serve(
     caller: &Rc<Caller>,
     request: &mut Request<Upload>,
-    now: Instant,
     found: &mut Option<Rc<Service>>,
     entry: &mut Option<Box<Entry>>,
 ) -> Result<Reply<Answer>, Reject> {
@@ -98,7 +97,8 @@ async fn serve(
         Verdict::Known(class, _) => class,
         Verdict::NeedsBody(_) => Class::Write,
     };
-    let admission = service.gate.admit(class, request.uri().path_and_query(), now).await?;
+    let admission =
+        service.gate.admit(class, request.uri().path_and_query(), caller.worker.clock.now()).await?;
     if let Some(held) = admission.held {
         let mut counts = service.counts.borrow_mut();
         counts.parked += 1;

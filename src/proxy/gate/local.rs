@@ -119,7 +119,7 @@ impl Gate {
         self.flight.borrow().is_empty() && self.parked() == 0
     }
 
-    /// Lets a request through, now or when the gate opens again.
+    /// Lets a request through, now or when the gate opens again. `now` tells how old its exchange is, and may be coarse.
     pub async fn admit(
         self: &Rc<Self>,
         class: Class,
@@ -130,15 +130,11 @@ impl Gate {
             return Ok(Admission { guard, held: None });
         }
         // Boxed: waiting is rare and large, and every request would carry the room for it.
-        Box::pin(self.wait(class, path, now)).await
+        Box::pin(self.wait(class, path)).await
     }
 
-    async fn wait(
-        self: &Rc<Self>,
-        class: Class,
-        path: Option<&PathAndQuery>,
-        now: Instant,
-    ) -> Result<Admission, Refused> {
+    async fn wait(self: &Rc<Self>, class: Class, path: Option<&PathAndQuery>) -> Result<Admission, Refused> {
+        let since = Instant::now();
         let limits = self.limits.get();
         let _place = Place::take(&self.parked_everywhere, limits.max_parked).ok_or(Refused::TooManyParked)?;
         let (go, admitted) = oneshot::channel();
@@ -146,7 +142,7 @@ impl Gate {
         let ticket = self.line.borrow_mut().join(class, waiting);
         let _turn = Turn { gate: self, class, ticket };
         match tokio::time::timeout(limits.timeout, admitted).await {
-            Ok(Ok(guard)) => Ok(Admission { guard, held: Some(now.elapsed()) }),
+            Ok(Ok(guard)) => Ok(Admission { guard, held: Some(since.elapsed()) }),
             // The sender is in the line for as long as `_turn` lives, so only time can have ended this.
             Ok(Err(_)) | Err(_) => Err(Refused::ParkedTooLong),
         }

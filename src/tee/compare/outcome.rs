@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn noted(headers: &HeaderMap) -> NotedHeaders {
-        NotedHeaders::of(&Headers::Map(headers.clone()))
+        NotedHeaders::of(&Headers::Map(Box::new(headers.clone())))
     }
 
     #[test]

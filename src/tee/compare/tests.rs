@@ -26,7 +26,7 @@ fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Outcome 
     let mut digester = Digester::default();
     digester.update(body.as_bytes());
     Outcome {
-        head: Some(Head::of(StatusCode::from_u16(status).unwrap(), &Headers::Map(headers))),
+        head: Some(Head::of(StatusCode::from_u16(status).unwrap(), &Headers::Map(Box::new(headers)))),
         body: digester.finish(),
         end: End::Complete,
         first_byte: Some(Duration::from_micros(150)),
