@@ -66,7 +66,7 @@ struct Arguments {
     /// How often everything is measured [default: 5, with --growth 3, with --quick 1]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Whole seconds of each load [default: 5, with --growth 3, with --quick 1]
+    /// Whole seconds of each load [default: 2, with --growth 3, with --quick 1]
     #[arg(long, value_name = "N")]
     seconds: Option<u32>,
     /// Only scenarios (axes) whose name starts so; may be given several times
@@ -97,13 +97,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Outcome<()> {
-    let usual = match (arguments.quick, arguments.growth) {
-        (true, _) => 1,
-        (_, true) => 3,
-        _ => 5,
+    let (rounds, seconds) = match (arguments.quick, arguments.growth) {
+        (true, _) => (1, 1),
+        (_, true) => (3, 3),
+        _ => (5, 2),
     };
-    let rounds = arguments.rounds.unwrap_or(usual as usize).max(1);
-    let seconds = arguments.seconds.unwrap_or(usual).max(1);
+    let rounds = arguments.rounds.unwrap_or(rounds).max(1);
+    let seconds = arguments.seconds.unwrap_or(seconds).max(1);
     let settings = Settings {
         machine: Machine::look(),
         certificate: Certificate::new()?,
@@ -145,11 +145,14 @@ fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome
     let mut results = Results::new();
     for round in 0..rounds {
         for &scenario in &scenarios {
-            for contender in in_turn(scenario.contenders, round) {
-                if !left_out.contains_key(&contender.peer) {
-                    let seconds = start.elapsed().as_secs();
-                    eprintln!("bench: {seconds:4} s  round {}  {}  {contender}", round + 1, scenario.name);
-                    one(settings, scenario, contender, round, &mut results);
+            for turn in 0..if arguments.quick { 1 } else { scenario.turns } {
+                let place = round * scenario.turns + turn;
+                for contender in in_turn(scenario.contenders, place) {
+                    if !left_out.contains_key(&contender.peer) {
+                        let seconds = start.elapsed().as_secs();
+                        eprintln!("bench: {seconds:4} s  round {}  {}  {contender}", round + 1, scenario.name);
+                        one(settings, scenario, contender, place, &mut results);
+                    }
                 }
             }
         }
@@ -195,16 +198,16 @@ fn left_out(arguments: &Arguments) -> BTreeMap<Peer, String> {
     Peer::ALL.iter().filter_map(|peer| Some((*peer, why(peer)?.to_owned()))).collect()
 }
 
-/// Each round begins with another one, so that nobody always follows the same predecessor.
-fn in_turn<T: Copy>(all: &[T], round: usize) -> impl Iterator<Item = T> {
-    all.iter().copied().cycle().skip(round % all.len().max(1)).take(all.len())
+/// Each turn begins with another one, so that nobody always follows the same predecessor.
+fn in_turn<T: Copy>(all: &[T], turn: usize) -> impl Iterator<Item = T> {
+    all.iter().copied().cycle().skip(turn % all.len().max(1)).take(all.len())
 }
 
 fn one(
     settings: &Settings,
     scenario: &'static Scenario,
     contender: Contender,
-    round: usize,
+    turn: usize,
     results: &mut Results,
 ) {
     let segue = Contender { peer: Peer::Segue, mirror: Mirror::Off };
@@ -214,5 +217,5 @@ fn one(
         eprintln!("bench:         a saturation of {saturation:.0} requests/s is assumed");
     }
     let figures = measure(settings, &scenario.case(contender), saturation);
-    results.add(scenario.name, contender, round, figures);
+    results.add(scenario.name, contender, turn, figures);
 }

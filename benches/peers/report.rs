@@ -33,7 +33,7 @@ impl Report<'_> {
         }
         let judged = target::judge(self.results);
         if !judged.is_empty() {
-            println!("\nTargets, by the median of {} rounds\n", self.rounds);
+            println!("\nTargets, by the median of {} rounds and their turns\n", self.rounds);
             for target in judged {
                 let measured = spread(target.measured, |value| format!("{value:.2}"));
                 println!(

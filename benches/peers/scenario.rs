@@ -36,6 +36,8 @@ pub struct Scenario {
     pub shown: &'static [Figure],
     /// Part of a `--quick` run.
     pub quick: bool,
+    /// How often it is measured in each round: more where a verdict is about a few hundredths.
+    pub turns: usize,
 }
 
 /// A proxy in one configuration.
@@ -154,6 +156,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: true,
+        turns: 1,
     },
     Scenario {
         name: "mirror",
@@ -170,20 +173,28 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: true,
+        turns: 1,
+    },
+    Scenario {
+        name: "cost",
+        what: "the same, to tell a few hundredths: seconds apart, and often",
+        contenders: &[plain(HaproxyTcp), to(Segue, Mirror::Live), plain(Nginx), plain(Segue)],
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: SMALL,
+        compared: CpuPerRequest,
+        shown: CLOSED,
+        quick: true,
+        turns: 3,
     },
     Scenario {
         name: "bad-shadow",
         what: "the same, the shadow hung, dead or 10 s slow; without a mirror beside it",
-        // In turns, so that both halves of a ratio meet the same machine.
         contenders: &[
             plain(Segue),
             to(Segue, Mirror::Hung),
             to(Segue, Mirror::Dead),
             to(Segue, Mirror::Slow),
-            plain(Envoy),
-            to(Envoy, Mirror::Hung),
-            plain(Nginx),
-            to(Nginx, Mirror::Hung),
         ],
         workers: 1,
         downstream: Downstream::Http1,
@@ -191,6 +202,19 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: RequestsPerSecond,
         shown: CLOSED,
         quick: true,
+        turns: 3,
+    },
+    Scenario {
+        name: "hung-shadow-peers",
+        what: "peers the same way",
+        contenders: &[plain(Envoy), to(Envoy, Mirror::Hung), plain(Nginx), to(Nginx, Mirror::Hung)],
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: SMALL,
+        compared: RequestsPerSecond,
+        shown: CLOSED,
+        quick: false,
+        turns: 1,
     },
     Scenario {
         name: "large",
@@ -202,6 +226,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "upload",
@@ -213,6 +238,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "tls-new",
@@ -224,6 +250,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "tls-kept",
@@ -235,6 +262,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "http2",
@@ -246,6 +274,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "open",
@@ -257,6 +286,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: P999Ms,
         shown: OPEN,
         quick: true,
+        turns: 1,
     },
     Scenario {
         name: "open-mirror",
@@ -277,6 +307,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: P999Ms,
         shown: OPEN,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "active-1000",
@@ -288,6 +319,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "active-9000",
@@ -299,6 +331,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "idle-1000",
@@ -310,6 +343,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: KibPerConnection,
         shown: RESTING,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "idle-9000",
@@ -321,6 +355,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: KibPerConnection,
         shown: RESTING,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "idle-tls",
@@ -332,6 +367,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: KibPerConnection,
         shown: RESTING,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "idle-http2",
@@ -343,6 +379,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: KibPerConnection,
         shown: RESTING,
         quick: false,
+        turns: 1,
     },
     Scenario {
         name: "two-workers",
@@ -354,6 +391,7 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
+        turns: 1,
     },
 ];
 

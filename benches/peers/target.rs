@@ -97,25 +97,25 @@ const fn unhurt(what: [&'static str; 3], shadow: Mirror) -> [Target; 3] {
     ]
 }
 
-const MIRRORED: Place = at("mirror", Peer::Segue, Mirror::Live);
+const MIRRORED: Place = at("cost", Peer::Segue, Mirror::Live);
 
 const COST: [Target; 3] = [
     target(
         "CPU per request with 5 % tee / HAProxy TCP",
         CpuPerRequest,
         MIRRORED,
-        Bound::Times(1.15, at("small", Peer::HaproxyTcp, Mirror::Off)),
+        Bound::Times(1.15, at("cost", Peer::HaproxyTcp, Mirror::Off)),
     ),
     target(
         "CPU per request with 5 % tee / nginx without mirror",
         CpuPerRequest,
         MIRRORED,
-        Bound::Times(0.95, at("small", Peer::Nginx, Mirror::Off)),
+        Bound::Times(0.95, at("cost", Peer::Nginx, Mirror::Off)),
     ),
     target(
         "CPU per request with 5 % tee / Envoy with 5 % mirror",
         CpuPerRequest,
-        MIRRORED,
+        at("mirror", Peer::Segue, Mirror::Live),
         Bound::Times(0.45, at("mirror", Peer::Envoy, Mirror::Live)),
     ),
 ];
