@@ -150,7 +150,11 @@ fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome
                 for contender in in_turn(scenario.contenders, place) {
                     if !left_out.contains_key(&contender.peer) {
                         let seconds = start.elapsed().as_secs();
-                        eprintln!("bench: {seconds:4} s  round {}  {}  {contender}", round + 1, scenario.name);
+                        eprintln!(
+                            "bench: {seconds:4} s  round {}  {}  {contender}",
+                            round + 1,
+                            scenario.name
+                        );
                         one(settings, scenario, contender, place, &mut results);
                     }
                 }

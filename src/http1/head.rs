@@ -268,6 +268,11 @@ fn parse_response_as_map(
         },
         |line, _| Ok(line),
     )?;
+    // HTTP/2 may keep them: see `Lines::into_map`.
+    for value in map.values_mut() {
+        *value = HeaderValue::from_bytes(value.as_bytes())
+            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderValue))?;
+    }
     Ok(parsed.map(|(status, signs)| (status, Headers::Map(Box::new(map)), signs)))
 }
 

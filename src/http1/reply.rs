@@ -20,7 +20,7 @@ pub struct Reply<B> {
 pub enum Headers {
     /// Nothing in them is for Segue alone: what ends at a proxy is gone already.
     Lines(Lines),
-    /// Boxed, as it is rare, and all that an answer passes through would have to move it.
+    /// Boxed, so that lines, the usual form, are not moved about in the room that a map takes.
     Map(Box<HeaderMap>),
 }
 

@@ -1,14 +1,15 @@
 //! Reads and writes of a socket, each by its system call alone.
 //!
-//! The C library's `recv` and `send` are points at which a thread can be cancelled, and say so with two locked instructions
-//! around each call: eight of some fifty that a request takes in all, each of which waits for what was written before it.
-//! Nobody cancels threads here.
+//! The C library's calls are points at which a thread can be cancelled, and say so with two locked instructions around each
+//! of them: eight of some fifty that a request took in all, each of which waits for what was written before it. Nobody
+//! cancels threads here.
 #![allow(unsafe_code, reason = "memory that the system fills need not be cleared before")]
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::writev;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -55,7 +56,7 @@ pub fn poll_read(socket: &impl Socket, cx: &mut Context<'_>, buf: &mut ReadBuf<'
             let room = unsafe { buf.unfilled_mut() };
             let size = room.len();
             read = recv(socket, &mut *room, RecvFlags::empty())?.1;
-            // There is no more, and nobody has to ask: the poller tells of an edge, which is still to come.
+            // There is no more, and nobody has to ask: the poller will tell when there is.
             if 0 < read && read < size { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if read > 0 || called.is_ok() {
@@ -65,7 +66,7 @@ pub fn poll_read(socket: &impl Socket, cx: &mut Context<'_>, buf: &mut ReadBuf<'
             turn.made_progress();
             return Poll::Ready(Ok(()));
         }
-        // Whoever waits gives it back, so that it is not counted twice.
+        // Given back, as waiting takes one of its own: see `connection::io`.
         drop(turn);
         match called {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
@@ -75,19 +76,42 @@ pub fn poll_read(socket: &impl Socket, cx: &mut Context<'_>, buf: &mut ReadBuf<'
 }
 
 pub fn poll_write(socket: &impl Socket, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    // A peer that is gone is an error of this call, not a signal to the process.
+    poll_put(socket, cx, bytes.len(), || Ok(send(socket, bytes, SendFlags::NOSIGNAL)?))
+}
+
+/// Here the signal is ignored, as Rust's runtime sees to.
+pub fn poll_write_vectored(
+    socket: &impl Socket,
+    cx: &mut Context<'_>,
+    parts: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let size = parts.iter().map(|part| part.len()).sum();
+    poll_put(socket, cx, size, || Ok(writev(socket, parts)?))
+}
+
+fn poll_put(
+    socket: &impl Socket,
+    cx: &mut Context<'_>,
+    size: usize,
+    put: impl Fn() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
     loop {
         let turn = ready!(poll_proceed(cx));
-        // A peer that is gone is an error of this call, not a signal to the process.
-        let call = || Ok(send(socket, bytes, SendFlags::NOSIGNAL)?);
-        match socket.try_io(Interest::WRITABLE, call) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                drop(turn);
-                ready!(socket.poll_write_ready(cx))?;
-            }
-            called => {
-                turn.made_progress();
-                return Poll::Ready(called);
-            }
+        let mut wrote = 0;
+        let called = socket.try_io(Interest::WRITABLE, || {
+            wrote = put()?;
+            // There is no more room, and nobody has to ask.
+            if 0 < wrote && wrote < size { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        if wrote > 0 || called.is_ok() {
+            turn.made_progress();
+            return Poll::Ready(Ok(wrote));
+        }
+        drop(turn);
+        match called {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+            Ok(()) | Err(_) => ready!(socket.poll_write_ready(cx))?,
         }
     }
 }
@@ -152,10 +176,16 @@ mod tests {
             for room in [7, 4096, 2_000_000] {
                 let (ours, mut theirs) = UnixStream::pair().unwrap();
                 let write = async {
-                    let mut left = &sent[..];
+                    let (mut left, mut writes) = (&sent[..], 0);
                     while !left.is_empty() {
-                        let wrote = poll_fn(|cx| poll_write(&theirs, cx, left)).await.unwrap();
-                        left = &left[wrote..];
+                        let (some, more) = left.split_at(left.len() / 2);
+                        let parts = [IoSlice::new(some), IoSlice::new(more)];
+                        let wrote = poll_fn(|cx| match writes % 2 {
+                            0 => poll_write(&theirs, cx, left),
+                            _ => poll_write_vectored(&theirs, cx, &parts),
+                        });
+                        left = &left[wrote.await.unwrap()..];
+                        writes += 1;
                     }
                     theirs.shutdown().await.unwrap();
                 };

@@ -144,7 +144,11 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
+        match self.get_mut() {
+            Self::Tcp(tcp) => socket::poll_write_vectored(tcp, cx, bufs),
+            Self::Unix(unix) => socket::poll_write_vectored(unix, cx, bufs),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

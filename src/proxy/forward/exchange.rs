@@ -68,6 +68,9 @@ impl Exchange {
         loop {
             attempts += 1;
             let now = Instant::now();
+            if attempts == 1 {
+                guard.begins(now);
+            }
             let checkout = unless_signalled(&guard, pool.checkout(now, want)).await;
             let mut lease = checkout.map_err(|signal| signalled(signal, &service))??;
             if let Some(connect) = lease.connect {

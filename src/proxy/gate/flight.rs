@@ -96,6 +96,13 @@ impl Flight {
         })
     }
 
+    /// Its age counts from `now`, whatever it was admitted with.
+    pub fn begins(&mut self, key: usize, now: Instant) {
+        if let Some(exchange) = self.0.get_mut(key) {
+            exchange.started = now;
+        }
+    }
+
     pub fn end(&mut self, key: usize) -> Option<Exchange> {
         self.0.try_remove(key)
     }

@@ -119,7 +119,8 @@ impl Gate {
         self.flight.borrow().is_empty() && self.parked() == 0
     }
 
-    /// Lets a request through, now or when the gate opens again. `now` tells how old its exchange is, and may be coarse.
+    /// Lets a request through, now or when the gate opens again. `now` may be coarse: how old the exchange is counts from
+    /// [`Guard::begins`].
     pub async fn admit(
         self: &Rc<Self>,
         class: Class,
@@ -244,6 +245,12 @@ impl Drop for Turn<'_> {
 // === impl Guard ===
 
 impl Guard {
+    /// The exchange begins. Its age predicts how long a drain takes, and a clock that is told the time a few times a second
+    /// would make a request of a millisecond the oldest one.
+    pub fn begins(&self, now: Instant) {
+        self.gate.flight.borrow_mut().begins(self.key, now);
+    }
+
     /// Moves the exchange to its next stage.
     pub fn enter(&self, stage: Stage, now: Instant) {
         let leaves = self.gate.flight.borrow_mut().enter(self.key, stage, now);

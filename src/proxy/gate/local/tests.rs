@@ -294,6 +294,19 @@ fn what_blocks_is_named_oldest_first() {
 }
 
 #[test]
+fn an_exchange_is_as_old_as_since_it_began() {
+    on_a_worker(async {
+        let (gate, _) = gate(LIMITS);
+        let told = Instant::now();
+        let now = told + Duration::from_millis(245);
+        let guard = guard_at(&gate, Class::Read, "/a", told);
+        guard.begins(now);
+        let oldest = gate.blockers(0, now + Duration::from_millis(1), 1);
+        assert_eq!(oldest.first().map(|blocker| blocker.age_ms), Some(1));
+    });
+}
+
+#[test]
 fn reads_neither_block_nor_are_cut_while_only_writes_are_held() {
     let (gate, _) = gate(LIMITS);
     let now = Instant::now();
