@@ -195,3 +195,14 @@ proptest! {
         let _ = parse_trailers(&mut BytesMut::from(wire.as_slice()));
     }
 }
+
+#[test]
+fn a_response_that_becomes_a_map_keeps_nothing_of_what_was_read() {
+    const ROOM: usize = 64 * 1024;
+    let mut buffer = BytesMut::with_capacity(ROOM);
+    buffer.extend_from_slice(b"HTTP/1.1 200 OK\r\na:b\r\n\r\n");
+    let (_, headers, _) = parse_response(&mut buffer, &mut Progress::default()).unwrap().unwrap();
+    assert!(matches!(headers, Headers::Map(_)));
+    assert!(buffer.try_reclaim(ROOM));
+    assert_eq!(headers.into_map()["a"], "b");
+}
