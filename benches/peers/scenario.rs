@@ -289,6 +289,18 @@ pub const SCENARIOS: &[Scenario] = &[
         turns: 1,
     },
     Scenario {
+        name: "tail",
+        what: "the same, for a verdict on the last thousandth: one stall in a turn decides it, so many turns",
+        contenders: &[plain(HaproxyTcp), plain(Segue), plain(Nginx), plain(Haproxy)],
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Open { share: 0.5 },
+        compared: P999Ms,
+        shown: OPEN,
+        quick: false,
+        turns: 3,
+    },
+    Scenario {
         name: "open-mirror",
         what: "the same, 5 % mirrored to a live shadow, and to one that is hung, dead or 10 s slow",
         contenders: &[

@@ -157,7 +157,7 @@ const REST: [Target; 7] = [
     target("KiB per resting HTTP/1.1 connection", KibPerConnection, segue("idle-9000"), Bound::Absolute(0.5)),
     target("KiB per resting TLS connection", KibPerConnection, segue("idle-tls"), Bound::Absolute(9.0)),
     target("KiB per resting HTTP/2 connection", KibPerConnection, segue("idle-http2"), Bound::Absolute(38.0)),
-    target("p99.9 at half of saturation / the best peer", P999Ms, segue("open"), Bound::TimesBest(1.1)),
+    target("p99.9 at half of saturation / the best peer", P999Ms, segue("tail"), Bound::TimesBest(1.1)),
 ];
 
 /// Those that were measured.

@@ -233,6 +233,7 @@ fn callers(t: &mut Table<'_>) -> Callers {
         max_body_bytes: t.take("max_body_bytes").and_then(|item| item.size(&(BYTE..=MAX_SIZE))),
         max_concurrent_streams: t.number("max_concurrent_streams", d.max_concurrent_streams, 1..=10_000),
         max_idle_http2: t.number("max_idle_http2", d.max_idle_http2, 1..=MAX_COUNT),
+        keep_ready: t.number("keep_ready", d.keep_ready, 0..=MAX_COUNT),
         trust_forwarded: t.flag("trust_forwarded", d.trust_forwarded),
     }
 }

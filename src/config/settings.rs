@@ -127,6 +127,8 @@ pub struct Callers {
     pub max_concurrent_streams: u32,
     /// HTTP/2 connections with nothing in flight that are kept; of more, those idle longest are told to go.
     pub max_idle_http2: usize,
+    /// About so many connections are kept ready when they fall idle, for ten seconds; of more, only the sockets are kept.
+    pub keep_ready: usize,
     /// Trust the caller's `X-Forwarded-*` and `Forwarded` (append to them) instead of replacing them.
     pub trust_forwarded: bool,
 }
@@ -463,6 +465,7 @@ impl Default for Callers {
             max_body_bytes: None,
             max_concurrent_streams: 100,
             max_idle_http2: 2_000,
+            keep_ready: 256,
             trust_forwarded: false,
         }
     }

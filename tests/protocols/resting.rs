@@ -8,6 +8,9 @@ use crate::support::certificates::{Authority, TlsCaller};
 use crate::support::raw::{RawOrigin, Reply, Wire};
 use crate::support::{PATIENCE, Segue, free_port, until};
 
+/// Nothing is kept ready: what is idle rests soon, however little there is.
+pub const EAGER: &str = "[callers]\nkeep_ready = 0\n";
+
 pub fn status(segue: &Segue, what: &str) -> u64 {
     segue.call("GET", "/v1/status", "").1[what].as_u64().unwrap()
 }
@@ -35,7 +38,8 @@ fn an_idle_connection_rests_and_wakes() {
     let authority = Authority::new();
     let files = authority.issue("web", &["web.test"]);
     let port = free_port();
-    let rest = format!("[[listeners]]\naddress = \"127.0.0.1:{port}\"\ntls = {{ {} }}\n", files.toml());
+    let rest =
+        format!("{EAGER}[[listeners]]\naddress = \"127.0.0.1:{port}\"\ntls = {{ {} }}\n", files.toml());
     let segue = Segue::with(&origin.url(), None, "", &rest);
     let mut clear = Wire::open(segue.address);
     let tls = std::net::SocketAddr::from(([127, 0, 0, 1], port));
@@ -74,7 +78,7 @@ fn thousands_of_idle_connections_cost_little() {
     /// An upper bound, mostly for what the allocator keeps of busier times: too coarse to tell a task from an entry.
     const LITTLE: u64 = 3500;
     let origin = RawOrigin::start();
-    let segue = Segue::with(&origin.url(), None, "upstream = { idle_timeout = \"2s\" }\n", "");
+    let segue = Segue::with(&origin.url(), None, "upstream = { idle_timeout = \"2s\" }\n", EAGER);
     // What the first ones cost is the process's own growth. No more than a group is ever in use, or this
     // would measure what the allocator keeps of busier times.
     let mut wires = rested(&segue, GROUP);
@@ -117,7 +121,7 @@ pub fn bare_sockets(segue: &Segue) -> usize {
 #[test]
 fn only_the_sockets_of_resting_connections_are_kept() {
     let origin = RawOrigin::start();
-    let segue = Segue::with(&origin.url(), None, "", "");
+    let segue = Segue::with(&origin.url(), None, "", EAGER);
     let _wires = rested(&segue, 50);
     assert_eq!(bare_sockets(&segue), 50);
 }
@@ -126,7 +130,7 @@ fn only_the_sockets_of_resting_connections_are_kept() {
 fn many_that_wake_at_once_are_all_answered() {
     const COUNT: usize = 2000;
     let origin = RawOrigin::start();
-    let segue = Segue::with(&origin.url(), None, "", "");
+    let segue = Segue::with(&origin.url(), None, "", EAGER);
     let mut wires = rested(&segue, COUNT);
     origin.take();
     // As many at once as an instance's connections allow without waiting.
@@ -145,10 +149,29 @@ fn many_that_wake_at_once_are_all_answered() {
     assert_eq!(status(&segue, "connections"), COUNT as u64);
 }
 
+fn ask_all(wires: &mut [Wire]) -> bool {
+    wires.iter_mut().all(|wire| wire.get("/").status == 200)
+}
+
+#[test]
+fn a_few_idle_connections_stay_ready_for_a_while() {
+    const READY: u64 = 5;
+    let origin = RawOrigin::start();
+    let rest = format!("workers = 1\n[callers]\nkeep_ready = {READY}\n");
+    let segue = Segue::with(&origin.url(), None, "", &rest);
+    let mut wires: Vec<_> = (0..READY + 3).map(|_| Wire::open(segue.address)).collect();
+    assert!(ask_all(&mut wires));
+    until("those beyond to rest", || (resting(&segue) == 3).then_some(()));
+    assert!(wires[0].is_silent(Duration::from_secs(2)), "several sweeps, and nobody is closed");
+    assert_eq!(resting(&segue), 3, "the others stay");
+    assert!(ask_all(&mut wires));
+    until("all to rest after a longer time", || (resting(&segue) == READY + 3).then_some(()));
+}
+
 #[test]
 fn one_that_never_spoke_rests_too_and_may_speak_either_protocol() {
     let origin = RawOrigin::start();
-    let segue = Segue::with(&origin.url(), None, "", "");
+    let segue = Segue::with(&origin.url(), None, "", EAGER);
     let mut http1 = Wire::open(segue.address);
     let mut http2 = Wire::open(segue.address).into_inner();
     until("both to rest", || (resting(&segue) == 2).then_some(()));
@@ -166,7 +189,7 @@ fn one_that_never_spoke_rests_too_and_may_speak_either_protocol() {
 #[test]
 fn the_idle_timeout_closes_what_rests() {
     let origin = RawOrigin::start();
-    let segue = Segue::with(&origin.url(), None, "", "[callers]\nidle_timeout = \"3s\"\n");
+    let segue = Segue::with(&origin.url(), None, "", &format!("{EAGER}idle_timeout = \"3s\"\n"));
     let mut silent = Wire::open(segue.address);
     let mut wires = rested(&segue, 20);
     assert_eq!(status(&segue, "connections"), 21);
@@ -179,7 +202,7 @@ fn the_idle_timeout_closes_what_rests() {
 #[test]
 fn one_that_the_caller_closes_leaves_the_count() {
     let origin = RawOrigin::start();
-    let segue = Segue::with(&origin.url(), None, "", "[callers]\nmax_connections = 10\n");
+    let segue = Segue::with(&origin.url(), None, "", &format!("{EAGER}max_connections = 10\n"));
     let mut wires = rested(&segue, 10);
     assert_eq!(Wire::open(segue.address).answer().status, 503, "resting connections count");
     drop(wires.split_off(5));
@@ -200,7 +223,7 @@ fn shutdown_closes_what_rests() {
         }
         Reply::ok("ok")
     });
-    let segue = Segue::with(&origin.url(), None, "", "shutdown_grace = \"120s\"\n");
+    let segue = Segue::with(&origin.url(), None, "", &format!("shutdown_grace = \"120s\"\n{EAGER}"));
     let mut silent = Wire::open(segue.address);
     let mut wires = rested(&segue, 20);
     until("all to rest", || (resting(&segue) == 21).then_some(()));
@@ -217,7 +240,7 @@ fn one_that_speaks_as_it_goes_to_rest_is_answered() {
     const COUNT: usize = 400;
     const ROUNDS: usize = 5;
     let origin = RawOrigin::start();
-    let segue = Segue::with(&origin.url(), None, "", "");
+    let segue = Segue::with(&origin.url(), None, "", EAGER);
     let mut wires = rested(&segue, COUNT);
     origin.take();
     for _ in 0..ROUNDS {

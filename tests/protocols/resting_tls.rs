@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustls::ClientConnection;
 
-use crate::resting::{bare_sockets, resting, status};
+use crate::resting::{EAGER, bare_sockets, resting, status};
 use crate::support::certificates::{Authority, TlsCaller};
 use crate::support::raw::{RawOrigin, Reply, Wire};
 use crate::support::{PATIENCE, Segue, free_port, until};
@@ -149,7 +149,7 @@ impl Session {
 
 #[test]
 fn a_session_rests_and_wakes_again_and_again() {
-    let stage = Stage::new("");
+    let stage = Stage::new(EAGER);
     let mut sessions: Vec<Session> = (0..20).map(|number| stage.open(number % 2 == 0)).collect();
     // The first time as it came out of its handshake, with tickets that it has not even read.
     for round in 0..5 {
@@ -168,7 +168,7 @@ fn a_session_rests_and_wakes_again_and_again() {
 
 #[test]
 fn a_record_that_comes_in_pieces_is_put_together_over_a_rest() {
-    let stage = Stage::new("");
+    let stage = Stage::new(EAGER);
     let mut session = stage.open(false);
     let records = session.records(&request("/pieces"));
     for piece in records.chunks(records.len().div_ceil(3)) {
@@ -181,7 +181,7 @@ fn a_record_that_comes_in_pieces_is_put_together_over_a_rest() {
 
 #[test]
 fn half_a_head_does_not_rest() {
-    let stage = Stage::new("");
+    let stage = Stage::new(EAGER);
     let mut session = stage.open(false);
     stage.await_rest(1);
     session.send("GET /half HTT");
@@ -194,7 +194,7 @@ fn half_a_head_does_not_rest() {
 
 #[test]
 fn new_keys_that_come_during_a_rest_are_used_after_it() {
-    let stage = Stage::new("");
+    let stage = Stage::new(EAGER);
     let mut session = stage.open(false);
     for round in 0..3 {
         stage.await_rest(1);
@@ -210,7 +210,7 @@ fn new_keys_that_come_during_a_rest_are_used_after_it() {
 
 #[test]
 fn a_goodbye_during_a_rest_is_answered() {
-    let stage = Stage::new("");
+    let stage = Stage::new(EAGER);
     let mut session = stage.open(false);
     session.get("/");
     stage.await_rest(1);
@@ -222,7 +222,7 @@ fn a_goodbye_during_a_rest_is_answered() {
 
 #[test]
 fn a_caller_that_leaves_without_a_word_leaves_the_count() {
-    let stage = Stage::new("");
+    let stage = Stage::new(EAGER);
     let session = stage.open(false);
     stage.await_rest(1);
     drop(session);
@@ -231,7 +231,7 @@ fn a_caller_that_leaves_without_a_word_leaves_the_count() {
 
 #[test]
 fn nonsense_during_a_rest_is_refused() {
-    let stage = Stage::new("");
+    let stage = Stage::new(EAGER);
     let mut session = stage.open(false);
     stage.await_rest(1);
     // As long as it says, and nothing that these keys made.
@@ -244,13 +244,13 @@ fn nonsense_during_a_rest_is_refused() {
 
 #[test]
 fn the_idle_timeout_and_a_shutdown_end_it_with_a_goodbye() {
-    let stage = Stage::new("[callers]\nidle_timeout = \"2s\"\n");
+    let stage = Stage::new(&format!("{EAGER}idle_timeout = \"2s\"\n"));
     let mut session = stage.open(false);
     session.get("/");
     assert_eq!(session.end(), End::InOrder);
     until("none to be left", || (status(&stage.segue, "connections") == 0).then_some(()));
 
-    let stage = Stage::new("shutdown_grace = \"120s\"\n");
+    let stage = Stage::new(&format!("shutdown_grace = \"120s\"\n{EAGER}"));
     let mut sessions = [stage.open(false), stage.open(true)];
     for session in &mut sessions {
         session.get("/");
@@ -267,7 +267,7 @@ fn the_idle_timeout_and_a_shutdown_end_it_with_a_goodbye() {
 
 #[test]
 fn an_upgrade_refuses_none_that_rests() {
-    let mut stage = Stage::new("");
+    let mut stage = Stage::new(EAGER);
     let [mut speaks, mut quiet] = [stage.open(false), stage.open(false)];
     stage.await_rest(2);
     let mut predecessor = stage.segue.upgrade();
@@ -283,7 +283,7 @@ fn an_upgrade_refuses_none_that_rests() {
 fn nothing_is_lost_between_waking_and_resting() {
     const COUNT: usize = 60;
     const ROUNDS: usize = 8;
-    let stage = Stage::new("");
+    let stage = Stage::new(EAGER);
     let mut sessions: Vec<Session> = (0..COUNT).map(|number| stage.open(number % 3 == 0)).collect();
     let mut sent = 0;
     for round in 0..ROUNDS {

@@ -8,8 +8,8 @@
 //!                                 resting
 //! ```
 //!
-//! After two sweeps of idleness a connection is taken apart, and only its socket rests, with its TLS session if it
-//! has one: see [`resting`]. A new connection is read from at once, as nearly every caller speaks at once; one that
+//! When it has been idle for a while (the sweep says how long), a connection is taken apart, and only its socket rests,
+//! with its TLS session if it has one: see [`resting`]. A new connection is read from at once, as nearly every caller speaks at once; one that
 //! does not goes to rest like any other.
 
 mod http1;
@@ -37,6 +37,9 @@ use crate::net::{EitherBody, Stream};
 
 /// How a connection begins that wants HTTP/2 without TLS.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Room for what a connection begins with. No buffer that stays with a connection has this size, or those of a crowd that
+/// has just come would leave holes between them.
+const FIRST_READ: usize = 3 * 1024;
 /// After Segue closes its side, what the caller still sends is read and dropped this long, or its
 /// system answers the close with a reset that may overtake the response.
 const LINGER: Duration = Duration::from_millis(500);
@@ -243,7 +246,7 @@ enum Sniffed {
 }
 
 async fn sniff(stream: &mut Stream, worker: &Worker, link: &Link) -> Sniffed {
-    let mut read = BytesMut::with_capacity(4096);
+    let mut read = BytesMut::with_capacity(FIRST_READ);
     loop {
         let got = tokio::select! {
             biased;

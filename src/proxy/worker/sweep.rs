@@ -13,8 +13,13 @@ use super::Worker;
 use crate::allocator;
 use crate::proxy::connection::{self, Link, Patience, Signal};
 
-/// Timeouts are this exact, and a connection rests after twice this.
+/// Timeouts are this exact.
 const SWEEP: Duration = Duration::from_millis(250);
+/// A connection that is idle this long rests, beyond those that are kept ready.
+const REST: Duration = SWEEP.saturating_mul(2);
+/// And this long, whichever it is. Built up again, a connection's first request costs half as much again; few of those
+/// kept ready are left unused for so long by callers who send much at times.
+const REST_OF_READY: Duration = Duration::from_secs(10);
 /// When the process ends, a connection that says nothing for this long is closed: its caller is no
 /// more likely to speak at just that moment than at the end of any idle timeout.
 const QUIET: Duration = Duration::from_secs(2);
@@ -30,6 +35,8 @@ struct Seen {
     holding: usize,
     /// Those of HTTP/2 that are idle, and since when.
     idle_http2: Vec<(Instant, Rc<Link>)>,
+    /// How many more may be told to rest before only those are left that are kept ready.
+    to_rest: usize,
 }
 
 pub async fn run(worker: Rc<Worker>) {
@@ -57,9 +64,23 @@ impl Worker {
             // What is about to be closed does not rest.
             (callers.idle_timeout.min(QUIET), Duration::MAX)
         } else {
-            (callers.idle_timeout, SWEEP * 2)
+            (callers.idle_timeout, REST_OF_READY)
         };
         Patience { header: callers.header_timeout, idle, stall: callers.stall_timeout, rest }
+    }
+
+    /// How many connections have a task beyond those that are kept ready.
+    fn beyond_ready(&self) -> usize {
+        if self.closing.get() {
+            return 0;
+        }
+        let keep = self.share(self.table().plan.callers.keep_ready);
+        self.links.borrow().len().saturating_sub(keep)
+    }
+
+    /// Of what all workers may have together.
+    fn share(&self, of: usize) -> usize {
+        of.div_ceil(self.peers.len().max(1))
     }
 
     /// Callers have their turn. Who goes by the clock meanwhile is not to be taken for older than it is by the time of a
@@ -71,7 +92,7 @@ impl Worker {
 
     async fn sweep_links(&self, now: Instant) -> Seen {
         let patience = self.patience();
-        let mut seen = Seen::default();
+        let mut seen = Seen { to_rest: self.beyond_ready(), ..Seen::default() };
         let mut from = 0;
         while let Some(next) = self.sweep_some(from, now, &patience, &mut seen) {
             from = next;
@@ -89,9 +110,11 @@ impl Worker {
                 return Some(key);
             }
             let Some(link) = links.get(key) else { continue };
-            if let Some(signal) = link.due(now, patience) {
+            let rest = if seen.to_rest > 0 { REST } else { patience.rest };
+            if let Some(signal) = link.due(now, &Patience { rest, ..*patience }) {
                 link.send(signal);
                 told += 1;
+                seen.to_rest = seen.to_rest.saturating_sub(1);
             }
             seen.holding += usize::from(link.holds_memory());
             if let Some(since) = link.idle_http2() {
@@ -103,7 +126,7 @@ impl Worker {
 
     /// Closes idle HTTP/2 connections beyond this worker's share.
     async fn close_beyond(&self, idle: Vec<(Instant, Rc<Link>)>) {
-        let share = self.table().plan.callers.max_idle_http2.div_ceil(self.peers.len().max(1));
+        let share = self.share(self.table().plan.callers.max_idle_http2);
         for some in longest_beyond(idle, share).chunks(TOLD) {
             for (since, link) in some {
                 if link.idle_http2() == Some(*since) {
