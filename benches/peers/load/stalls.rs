@@ -25,8 +25,9 @@ const STEPS: u32 = 500;
 const TRIALS: usize = 3;
 /// So many times what they take on this core when it is fast: clocks that follow the temperature are well below.
 const CREEPING: u32 = 2;
-/// What piled up is worked off in so many times the time that it took to pile up, with four tenths of a core to spare.
-const AFTERMATH: u32 = 2;
+/// What piled up is worked off in so many times the time that it took to pile up, with a quarter of a core to spare: at
+/// half of its saturation a proxy is busier than half, as it finds fewer requests at a time.
+const AFTERMATH: u32 = 3;
 
 pub struct Watch {
     is_over: Arc<AtomicBool>,
