@@ -15,19 +15,23 @@ static ALLOCATOR: Allocator = Allocator;
 /// Asks mimalloc for plain blocks, and for an alignment only when a plain one has come out without it.
 ///
 /// Asked for an alignment, as the crate's own allocator asks each time, its version 3 sets aside as much more as the
-/// alignment takes, in blocks of a larger size, and takes the long way to find one and to free it. But it lays blocks of
-/// one size from the start of a page: those of a multiple of 128 bytes, like every task's, are aligned to 128 anyway.
+/// alignment takes, in blocks of a larger size, and takes the long way to find one. But it lays blocks of one size from
+/// the start of a page: those of a multiple of 128 bytes, like every task's, are aligned to 128 anyway.
 struct Allocator;
 
 /// Blocks are aligned to this, however small they are.
 const WORD: usize = size_of::<usize>();
 
-/// What mimalloc gave, unless it has to be aligned and is not.
-fn fitting(block: *mut u8, layout: Layout) -> Option<*mut u8> {
+/// What mimalloc gave, unless it has to be aligned and is not: then it is freed.
+///
+/// # Safety
+///
+/// `block` came from mimalloc, or is null, and nobody else has it.
+unsafe fn fitting(block: *mut u8, layout: Layout) -> Option<*mut u8> {
     if layout.align() <= WORD || block.addr().is_multiple_of(layout.align()) {
         return Some(block);
     }
-    // SAFETY: it came from mimalloc just now.
+    // SAFETY: as the caller vouches.
     unsafe { mi_free(block.cast()) };
     None
 }
@@ -37,17 +41,17 @@ fn fitting(block: *mut u8, layout: Layout) -> Option<*mut u8> {
 // whatever a block came from.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: any size may be asked for.
-        let block = unsafe { mi_malloc(layout.size()).cast() };
+        // SAFETY: any size may be asked for, and nobody has the block yet.
+        let block = unsafe { fitting(mi_malloc(layout.size()).cast(), layout) };
         // SAFETY: the same layout, as the caller vouches for it.
-        fitting(block, layout).unwrap_or_else(|| unsafe { MiMalloc.alloc(layout) })
+        block.unwrap_or_else(|| unsafe { MiMalloc.alloc(layout) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: any size may be asked for.
-        let block = unsafe { mi_zalloc(layout.size()).cast() };
+        // SAFETY: any size may be asked for, and nobody has the block yet.
+        let block = unsafe { fitting(mi_zalloc(layout.size()).cast(), layout) };
         // SAFETY: the same layout, as the caller vouches for it.
-        fitting(block, layout).unwrap_or_else(|| unsafe { MiMalloc.alloc_zeroed(layout) })
+        block.unwrap_or_else(|| unsafe { MiMalloc.alloc_zeroed(layout) })
     }
 
     unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
@@ -77,30 +81,69 @@ mod tests {
 
     use super::*;
 
-    /// What is allocated, its address and how much memory it takes.
-    fn take(layout: Layout, zeroed: bool) -> (*mut u8, usize) {
-        // SAFETY: of some size, and freed by `give`.
-        unsafe {
-            let block = if zeroed { ALLOCATOR.alloc_zeroed(layout) } else { ALLOCATOR.alloc(layout) };
-            (block, mi_usable_size(block.cast()))
+    /// One block, freed when dropped.
+    struct Taken {
+        block: *mut u8,
+        layout: Layout,
+    }
+
+    impl Taken {
+        fn new(layout: Layout, zeroed: bool) -> Self {
+            // SAFETY: of some size, and freed by `drop`.
+            let block =
+                unsafe { if zeroed { ALLOCATOR.alloc_zeroed(layout) } else { ALLOCATOR.alloc(layout) } };
+            Self { block, layout }
+        }
+
+        fn resize(&mut self, size: usize) {
+            // SAFETY: its own block and layout; some size.
+            self.block = unsafe { ALLOCATOR.realloc(self.block, self.layout, size) };
+            self.layout = Layout::from_size_align(size, self.layout.align()).unwrap();
+        }
+
+        fn is_aligned(&self) -> bool {
+            self.block.addr().is_multiple_of(self.layout.align())
+        }
+
+        fn fill(&mut self, byte: u8) {
+            // SAFETY: all of its own block.
+            unsafe { self.block.write_bytes(byte, self.layout.size()) }
+        }
+
+        fn begins_with(&self, byte: u8, length: usize) -> bool {
+            // SAFETY: no more than its own block, which somebody has written to so far.
+            let bytes = unsafe { std::slice::from_raw_parts(self.block, length) };
+            bytes.iter().all(|other| *other == byte)
         }
     }
 
-    fn give(block: *mut u8, layout: Layout) {
-        // SAFETY: from `take`, once.
-        unsafe { ALLOCATOR.dealloc(block, layout) }
+    impl Drop for Taken {
+        fn drop(&mut self) {
+            // SAFETY: its own block and layout, for the last time.
+            unsafe { ALLOCATOR.dealloc(self.block, self.layout) }
+        }
     }
 
     #[test]
-    fn every_block_is_aligned_as_asked_for() {
-        for align in (0..=13).map(|bits| 1 << bits) {
+    fn every_block_is_aligned_as_asked_for_and_keeps_what_is_in_it() {
+        for align in (0..=17).map(|bits| 1 << bits) {
             for size in [1, 24, 40, 100, 592, 1000, 1792, 2049, 5000, 20_000] {
-                let Ok(layout) = Layout::from_size_align(size, align) else { continue };
-                let held = [true, false, true, false].map(|zeroed| take(layout, zeroed));
-                for (block, usable) in held {
-                    assert!(block.addr().is_multiple_of(align) && usable >= size, "{layout:?}: {block:?}");
-                    give(block, layout);
+                let layout = Layout::from_size_align(size, align).unwrap();
+                let mut held = [(); 3].map(|()| Taken::new(layout, false));
+                assert!(held.iter().all(Taken::is_aligned), "{layout:?}");
+                for (taken, size) in held.iter_mut().zip([size * 3, size.div_ceil(2), size]) {
+                    taken.fill(7);
+                    let kept = taken.layout.size().min(size);
+                    taken.resize(size);
+                    assert!(taken.is_aligned() && taken.begins_with(7, kept), "{layout:?}");
                 }
+                // Their memory is used again.
+                drop(held);
+                let held = [(); 3].map(|()| Taken::new(layout, true));
+                assert!(
+                    held.iter().all(|taken| taken.is_aligned() && taken.begins_with(0, size)),
+                    "{layout:?}"
+                );
             }
         }
     }
@@ -108,9 +151,8 @@ mod tests {
     #[test]
     fn a_task_takes_no_more_than_its_size_although_it_is_aligned() {
         // One of HTTP/2's connections; blocks of this size there are.
-        let layout = Layout::from_size_align(1792, 128).unwrap();
-        let (block, usable) = take(layout, false);
-        give(block, layout);
-        assert_eq!(usable, 1792);
+        let taken = Taken::new(Layout::from_size_align(1792, 128).unwrap(), false);
+        // SAFETY: mimalloc's own block.
+        assert_eq!(unsafe { mi_usable_size(taken.block.cast()) }, 1792);
     }
 }

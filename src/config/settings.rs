@@ -127,7 +127,7 @@ pub struct Callers {
     pub max_concurrent_streams: u32,
     /// HTTP/2 connections with nothing in flight that are kept; of more, those idle longest are told to go.
     pub max_idle_http2: usize,
-    /// About so many connections are kept ready when they fall idle, for ten seconds; of more, only the sockets are kept.
+    /// So many connections are kept ready when they fall idle, for ten seconds; of more, those idle longest rest at once.
     pub keep_ready: usize,
     /// Trust the caller's `X-Forwarded-*` and `Forwarded` (append to them) instead of replacing them.
     pub trust_forwarded: bool,

@@ -136,7 +136,12 @@ where
         *self.0.borrow_mut().head.headers_mut() = map;
     }
 
-    /// Whether nothing of a next request has come.
+    /// Looks at the stream, unless it has been taken.
+    pub fn look<T>(&self, at: impl FnOnce(&S) -> T) -> Option<T> {
+        self.0.borrow().wire.as_ref().map(|wire| at(&wire.stream))
+    }
+
+    /// Whether nothing of a next request has been read.
     pub fn is_quiet(&self) -> bool {
         self.0.borrow().wire.as_ref().is_none_or(|wire| wire.buffer.is_empty())
     }

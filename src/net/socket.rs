@@ -46,6 +46,12 @@ macro_rules! socket {
 socket!(TcpStream);
 socket!(UnixStream);
 
+/// Whether there is something to read, by the system itself, which it stays: how much, of one byte; none at the end.
+pub fn peek(socket: impl AsFd) -> rustix::io::Result<usize> {
+    let (length, _) = recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    Ok(length)
+}
+
 pub fn poll_read(socket: &impl Socket, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
     loop {
         // A task whose sockets are always ready lets others have their turn, too.
@@ -167,6 +173,31 @@ mod tests {
             }
             all.extend_from_slice(buf.filled());
         }
+    }
+
+    #[test]
+    fn what_has_arrived_is_known_before_the_poller_is_asked() {
+        use std::io::Write as _;
+
+        use crate::net::Stream;
+
+        run(async {
+            let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let ours = Stream::Unix(UnixStream::from_std(ours).unwrap());
+            assert!(!ours.has_arrived());
+            theirs.write_all(b"x").unwrap();
+            assert!(ours.has_arrived() && ours.has_arrived(), "and stays");
+            let detached = ours.detach().unwrap();
+            assert!(!detached.is_over());
+            drop(theirs);
+            assert!(!detached.is_over(), "what it said before is still there");
+            let Stream::Unix(ours) = detached.attach().unwrap() else { panic!("it was a Unix socket") };
+            assert_eq!(read_all(&ours, 8).await, b"x");
+            let ours = Stream::Unix(ours);
+            assert!(!ours.has_arrived(), "its end is nothing that has arrived");
+            assert!(ours.detach().unwrap().is_over());
+        });
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl Stream {
         }
     }
 
+    /// Whether something has arrived, which the poller may not have heard of yet.
+    pub fn has_arrived(&self) -> bool {
+        matches!(socket::peek(self), Ok(1..))
+    }
+
     /// Takes a stream off this thread's runtime; a TLS session comes along if it is a server's.
     pub fn detach(self) -> io::Result<Detached> {
         match self {
@@ -73,6 +78,11 @@ pub enum Detached {
 }
 
 impl Detached {
+    /// The other side has left, and said nothing before.
+    pub fn is_over(&self) -> bool {
+        matches!(socket::peek(self), Ok(0))
+    }
+
     /// What is due before a close, if the socket takes it at once.
     pub fn say_goodbye(&mut self) {
         match self {

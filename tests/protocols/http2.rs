@@ -86,7 +86,7 @@ fn many_streams_share_a_connection_and_none_waits_for_a_slow_one() {
 }
 
 /// A caller that has been answered once.
-fn answered(segue: &Segue) -> Frames {
+pub fn answered(segue: &Segue) -> Frames {
     let mut caller = Frames::open(segue.address, &[]);
     caller.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/"))).unwrap();
     loop {

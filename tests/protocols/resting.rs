@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::http2;
 use crate::support::certificates::{Authority, TlsCaller};
 use crate::support::raw::{RawOrigin, Reply, Wire};
 use crate::support::{PATIENCE, Segue, free_port, until};
@@ -159,9 +160,13 @@ fn a_few_idle_connections_stay_ready_for_a_while() {
     let origin = RawOrigin::start();
     let rest = format!("workers = 1\n[callers]\nkeep_ready = {READY}\n");
     let segue = Segue::with(&origin.url(), None, "", &rest);
+    // They are never taken apart, and take nobody's place for it.
+    let _http2 = [(); READY as usize + 1].map(|()| http2::answered(&segue));
     let mut wires: Vec<_> = (0..READY + 3).map(|_| Wire::open(segue.address)).collect();
     assert!(ask_all(&mut wires));
     until("those beyond to rest", || (resting(&segue) == 3).then_some(()));
+    assert!(ask_all(&mut wires[3..]));
+    assert_eq!(resting(&segue), 3, "those that were idle longest");
     assert!(wires[0].is_silent(Duration::from_secs(2)), "several sweeps, and nobody is closed");
     assert_eq!(resting(&segue), 3, "the others stay");
     assert!(ask_all(&mut wires));
@@ -197,6 +202,28 @@ fn the_idle_timeout_closes_what_rests() {
     wires.iter_mut().for_each(Wire::assert_closed);
     until("none to be left", || (status(&segue, "connections") == 0).then_some(()));
     assert_eq!(resting(&segue), 0);
+}
+
+#[test]
+fn the_idle_timeout_and_a_shutdown_close_what_is_ready() {
+    let origin = RawOrigin::answering(|heard| {
+        if heard.line().contains("/slow") {
+            std::thread::sleep(PATIENCE * 2);
+        }
+        Reply::ok("ok")
+    });
+    for rest in ["[callers]\nidle_timeout = \"2s\"\n", "shutdown_grace = \"120s\"\n"] {
+        let segue = Segue::with(&origin.url(), None, "", rest);
+        let mut wires: Vec<_> = (0..20).map(|_| Wire::open(segue.address)).collect();
+        // The others say nothing.
+        assert!(ask_all(&mut wires[10..]));
+        let _busy = Wire::sent(segue.address, "GET /slow HTTP/1.1\r\nhost: test\r\n\r\n");
+        until("it to be in flight", || (segue.service()["in_flight"] == 1).then_some(()));
+        if !rest.contains("idle_timeout") {
+            segue.signal("TERM");
+        }
+        wires.iter_mut().for_each(Wire::assert_closed);
+    }
 }
 
 #[test]

@@ -242,40 +242,47 @@ fn nonsense_during_a_rest_is_refused() {
     until("none to be left", || (status(&stage.segue, "connections") == 0).then_some(()));
 }
 
+/// A session that rests, and one that is kept ready.
+const IDLE: [(&str, u64); 2] = [(EAGER, 2), ("[callers]\n", 0)];
+
 #[test]
 fn the_idle_timeout_and_a_shutdown_end_it_with_a_goodbye() {
-    let stage = Stage::new(&format!("{EAGER}idle_timeout = \"2s\"\n"));
-    let mut session = stage.open(false);
-    session.get("/");
-    assert_eq!(session.end(), End::InOrder);
-    until("none to be left", || (status(&stage.segue, "connections") == 0).then_some(()));
-
-    let stage = Stage::new(&format!("shutdown_grace = \"120s\"\n{EAGER}"));
-    let mut sessions = [stage.open(false), stage.open(true)];
-    for session in &mut sessions {
+    for (callers, resting) in IDLE {
+        let stage = Stage::new(&format!("{callers}idle_timeout = \"2s\"\n"));
+        let mut session = stage.open(false);
         session.get("/");
-    }
-    stage.await_rest(2);
-    let _busy = Wire::sent(stage.segue.address, request("/slow"));
-    until("it to be in flight", || (stage.segue.service()["in_flight"] == 1).then_some(()));
-    stage.segue.signal("TERM");
-    // The process itself waits for what is in flight.
-    for session in &mut sessions {
         assert_eq!(session.end(), End::InOrder);
+        until("none to be left", || (status(&stage.segue, "connections") == 0).then_some(()));
+
+        let stage = Stage::new(&format!("shutdown_grace = \"120s\"\n{callers}"));
+        let mut sessions = [stage.open(false), stage.open(true)];
+        for session in &mut sessions {
+            session.get("/");
+        }
+        stage.await_rest(resting);
+        let _busy = Wire::sent(stage.segue.address, request("/slow"));
+        until("it to be in flight", || (stage.segue.service()["in_flight"] == 1).then_some(()));
+        stage.segue.signal("TERM");
+        // The process itself waits for what is in flight.
+        for session in &mut sessions {
+            assert_eq!(session.end(), End::InOrder);
+        }
     }
 }
 
 #[test]
-fn an_upgrade_refuses_none_that_rests() {
-    let mut stage = Stage::new(EAGER);
-    let [mut speaks, mut quiet] = [stage.open(false), stage.open(false)];
-    stage.await_rest(2);
-    let mut predecessor = stage.segue.upgrade();
-    speaks.send(&request("/last"));
-    assert_eq!(speaks.answer(), ("/last".to_owned(), true));
-    assert_eq!((speaks.end(), quiet.end()), (End::InOrder, End::InOrder));
-    assert!(predecessor.wait().success(), "{}", predecessor.log());
-    stage.open(false).get("/successor");
+fn an_upgrade_refuses_none_that_is_idle() {
+    for (callers, resting) in IDLE {
+        let mut stage = Stage::new(callers);
+        let [mut speaks, mut quiet] = [stage.open(false), stage.open(false)];
+        stage.await_rest(resting);
+        let mut predecessor = stage.segue.upgrade();
+        speaks.send(&request("/last"));
+        assert_eq!(speaks.answer(), ("/last".to_owned(), true));
+        assert_eq!((speaks.end(), quiet.end()), (End::InOrder, End::InOrder));
+        assert!(predecessor.wait().success(), "{}", predecessor.log());
+        stage.open(false).get("/successor");
+    }
 }
 
 /// What is sent at any moment around going to rest, in any pieces, is answered once and in order.

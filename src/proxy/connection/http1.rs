@@ -99,7 +99,9 @@ impl Session<'_> {
         }
         let polled = self.connection.poll_request(cx);
         // Who has spoken by now is not closed for having been silent.
-        if self.closing && polled.is_pending() && self.connection.is_quiet() {
+        let is_silent =
+            || self.connection.is_quiet() && self.connection.look(Watched::has_arrived) != Some(true);
+        if self.closing && polled.is_pending() && is_silent() {
             return Poll::Ready(Ok(ControlFlow::Break(End::Close)));
         }
         if polled.is_pending() && !self.connection.is_quiet() {

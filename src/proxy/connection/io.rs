@@ -55,6 +55,11 @@ impl Watched {
         self.stream
     }
 
+    /// Whether the caller has sent what nobody has read yet.
+    pub fn has_arrived(&self) -> bool {
+        !self.buffered.is_empty() || self.stream.has_arrived()
+    }
+
     fn wrote<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.link.on_write(poll.is_pending(), self.worker.clock.now());
         poll

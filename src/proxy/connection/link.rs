@@ -130,6 +130,11 @@ impl Link {
         }
     }
 
+    /// Since when it has been idle, if it is and could rest.
+    pub fn idle_ready(&self) -> Option<Instant> {
+        (self.phase.get() == Phase::Idle && self.may_rest.get()).then(|| self.since.get())
+    }
+
     /// Since when it has been idle, if it is an HTTP/2 connection that is.
     pub fn idle_http2(&self) -> Option<Instant> {
         (self.multiplexed.get() && self.phase.get() == Phase::Idle).then(|| self.since.get())

@@ -12,13 +12,12 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
-use rustix::net::RecvFlags;
 use slab::Slab;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -147,7 +146,7 @@ impl Resting {
             let key = usize::try_from(data.u64()).unwrap_or(usize::MAX);
             let Some(entry) = self.take(key) else { continue };
             // What it said before it stopped speaking is still to be answered.
-            if !(flags.contains(EventFlags::RDHUP) && is_over(entry.socket.as_fd())) {
+            if !(flags.contains(EventFlags::RDHUP) && entry.socket.is_over()) {
                 with(entry);
             }
         }
@@ -178,12 +177,6 @@ fn create() -> io::Result<AsyncFd<OwnedFd>> {
 
 fn data(key: usize) -> EventData {
     EventData::new_u64(key as u64)
-}
-
-/// The caller has left, and said nothing before.
-fn is_over(socket: BorrowedFd<'_>) -> bool {
-    let mut byte = [0; 1];
-    matches!(rustix::net::recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((0, _)))
 }
 
 /// Wakes those that speak, for as long as the worker runs.

@@ -15,10 +15,10 @@ use crate::proxy::connection::{self, Link, Patience, Signal};
 
 /// Timeouts are this exact.
 const SWEEP: Duration = Duration::from_millis(250);
-/// A connection that is idle this long rests, beyond those that are kept ready.
+/// Of more idle connections than are kept ready, those that were idle longest rest after this.
 const REST: Duration = SWEEP.saturating_mul(2);
-/// And this long, whichever it is. Built up again, a connection's first request costs half as much again; few of those
-/// kept ready are left unused for so long by callers who send much at times.
+/// Those kept ready rest after this. Their next request is spared the building up, which costs half a request; callers
+/// whose load comes in bursts are back by then.
 const REST_OF_READY: Duration = Duration::from_secs(10);
 /// When the process ends, a connection that says nothing for this long is closed: its caller is no
 /// more likely to speak at just that moment than at the end of any idle timeout.
@@ -33,10 +33,10 @@ const LOOKED_AT: usize = 1024;
 struct Seen {
     /// How many hold more than their stream.
     holding: usize,
+    /// Those that are idle and could rest, and since when they are.
+    ready: Vec<(Instant, Rc<Link>)>,
     /// Those of HTTP/2 that are idle, and since when.
     idle_http2: Vec<(Instant, Rc<Link>)>,
-    /// How many more may be told to rest before only those are left that are kept ready.
-    to_rest: usize,
 }
 
 pub async fn run(worker: Rc<Worker>) {
@@ -48,6 +48,7 @@ pub async fn run(worker: Rc<Worker>) {
         worker.clock.set(now);
         worker.pass_on_what_waits(now);
         let seen = worker.sweep_links(now).await;
+        worker.rest_beyond(seen.ready, now).await;
         worker.close_beyond(seen.idle_http2).await;
         worker.sweep_resting(now).await;
         if worker.ebb.borrow_mut().is_due(seen.holding, Instant::now()) {
@@ -69,15 +70,6 @@ impl Worker {
         Patience { header: callers.header_timeout, idle, stall: callers.stall_timeout, rest }
     }
 
-    /// How many connections have a task beyond those that are kept ready.
-    fn beyond_ready(&self) -> usize {
-        if self.closing.get() {
-            return 0;
-        }
-        let keep = self.share(self.table().plan.callers.keep_ready);
-        self.links.borrow().len().saturating_sub(keep)
-    }
-
     /// Of what all workers may have together.
     fn share(&self, of: usize) -> usize {
         of.div_ceil(self.peers.len().max(1))
@@ -92,7 +84,7 @@ impl Worker {
 
     async fn sweep_links(&self, now: Instant) -> Seen {
         let patience = self.patience();
-        let mut seen = Seen { to_rest: self.beyond_ready(), ..Seen::default() };
+        let mut seen = Seen::default();
         let mut from = 0;
         while let Some(next) = self.sweep_some(from, now, &patience, &mut seen) {
             from = next;
@@ -110,11 +102,11 @@ impl Worker {
                 return Some(key);
             }
             let Some(link) = links.get(key) else { continue };
-            let rest = if seen.to_rest > 0 { REST } else { patience.rest };
-            if let Some(signal) = link.due(now, &Patience { rest, ..*patience }) {
+            if let Some(signal) = link.due(now, patience) {
                 link.send(signal);
                 told += 1;
-                seen.to_rest = seen.to_rest.saturating_sub(1);
+            } else if let Some(since) = link.idle_ready() {
+                seen.ready.push((since, Rc::clone(link)));
             }
             seen.holding += usize::from(link.holds_memory());
             if let Some(since) = link.idle_http2() {
@@ -124,14 +116,32 @@ impl Worker {
         None
     }
 
+    /// Lays to rest what is beyond the share of connections that this worker keeps ready.
+    async fn rest_beyond(&self, ready: Vec<(Instant, Rc<Link>)>, now: Instant) {
+        if self.closing.get() {
+            return;
+        }
+        let mut beyond = longest_beyond(ready, self.share(self.table().plan.callers.keep_ready));
+        beyond.retain(|(since, _)| now.saturating_duration_since(*since) >= REST);
+        self.tell(beyond, Signal::Rest, Link::idle_ready).await;
+    }
+
     /// Closes idle HTTP/2 connections beyond this worker's share.
     async fn close_beyond(&self, idle: Vec<(Instant, Rc<Link>)>) {
-        let share = self.share(self.table().plan.callers.max_idle_http2);
-        for some in longest_beyond(idle, share).chunks(TOLD) {
-            for (since, link) in some {
-                if link.idle_http2() == Some(*since) {
-                    link.send(Signal::Close);
-                }
+        let beyond = longest_beyond(idle, self.share(self.table().plan.callers.max_idle_http2));
+        self.tell(beyond, Signal::Close, Link::idle_http2).await;
+    }
+
+    /// Those whose idleness is still the one that was seen.
+    async fn tell(
+        &self,
+        links: Vec<(Instant, Rc<Link>)>,
+        signal: Signal,
+        idle: impl Fn(&Link) -> Option<Instant>,
+    ) {
+        for some in links.chunks(TOLD) {
+            for (_, link) in some.iter().filter(|(since, link)| idle(link) == Some(*since)) {
+                link.send(signal);
             }
             self.make_way().await;
         }
