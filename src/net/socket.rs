@@ -46,7 +46,7 @@ macro_rules! socket {
 socket!(TcpStream);
 socket!(UnixStream);
 
-/// Whether there is something to read, by the system itself, which it stays: how much, of one byte; none at the end.
+/// Asks the system itself, not the poller, whether there is something to read, and leaves it there: 1 if so, 0 at the end.
 pub fn peek(socket: impl AsFd) -> rustix::io::Result<usize> {
     let (length, _) = recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
     Ok(length)

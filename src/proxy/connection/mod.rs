@@ -9,8 +9,8 @@
 //! ```
 //!
 //! When it has been idle for a while (the sweep says how long), a connection is taken apart, and only its socket rests,
-//! with its TLS session if it has one: see [`resting`]. A new connection is read from at once, as nearly every caller speaks at once; one that
-//! does not goes to rest like any other.
+//! with its TLS session if it has one: see [`resting`]. A new connection is read from at once, as nearly every caller
+//! speaks at once; one that does not goes to rest like any other.
 
 mod http1;
 mod http2;

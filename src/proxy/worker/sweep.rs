@@ -17,8 +17,8 @@ use crate::proxy::connection::{self, Link, Patience, Signal};
 const SWEEP: Duration = Duration::from_millis(250);
 /// Of more idle connections than are kept ready, those that were idle longest rest after this.
 const REST: Duration = SWEEP.saturating_mul(2);
-/// Those kept ready rest after this. Their next request is spared the building up, which costs half a request; callers
-/// whose load comes in bursts are back by then.
+/// Those kept ready rest after this. Their next request is spared the building up; callers whose load comes in bursts are
+/// back by then.
 const REST_OF_READY: Duration = Duration::from_secs(10);
 /// When the process ends, a connection that says nothing for this long is closed: its caller is no
 /// more likely to speak at just that moment than at the end of any idle timeout.
