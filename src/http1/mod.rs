@@ -18,6 +18,7 @@ mod incoming;
 mod outgoing;
 mod reply;
 pub mod server;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 
-use super::chunked;
+use super::{chunked, spare};
 
 /// Data up to this length is copied behind the head: that costs less than a part of its own in a system call.
 const COPIED: usize = 1024;
@@ -20,7 +20,7 @@ const COLLECTED: usize = 16 * 1024;
 /// What is to be written: `head`, then `data`, then `tail`, in one system call where the stream can.
 #[derive(Debug, Default)]
 pub struct Writer {
-    pub head: BytesMut,
+    head: BytesMut,
     data: Bytes,
     tail: BytesMut,
     /// Something of it is on the wire.
@@ -47,6 +47,12 @@ pub enum LengthError {
 }
 
 impl Writer {
+    /// Where a head is written, in memory.
+    pub fn head(&mut self) -> &mut BytesMut {
+        spare::take(&mut self.head);
+        &mut self.head
+    }
+
     pub fn is_empty(&self) -> bool {
         self.head.is_empty() && self.data.is_empty() && self.tail.is_empty()
     }
@@ -74,11 +80,11 @@ impl Writer {
             Framing::Known(left) => {
                 *left = left.checked_sub(data.len() as u64).ok_or(LengthError::TooLong)?;
             }
-            Framing::Chunked => chunked::open(&mut self.head, data.len()),
+            Framing::Chunked => chunked::open(self.head(), data.len()),
             Framing::UntilClose => {}
         }
         if data.len() <= COPIED {
-            self.head.extend_from_slice(&data);
+            self.head().extend_from_slice(&data);
         } else {
             self.data = data;
         }
@@ -105,7 +111,7 @@ impl Writer {
 
     /// Where what follows the data goes.
     fn behind(&mut self) -> &mut BytesMut {
-        if self.data.is_empty() { &mut self.head } else { &mut self.tail }
+        if self.data.is_empty() { self.head() } else { &mut self.tail }
     }
 
     /// Writes all of it.
@@ -146,8 +152,7 @@ impl Writer {
     fn advance(&mut self, mut wrote: usize) {
         let of_head = wrote.min(self.head.len());
         if of_head == self.head.len() {
-            // Keeps the memory, which `advance` would walk through.
-            self.head.clear();
+            spare::give_back(&mut self.head);
         } else {
             self.head.advance(of_head);
         }
@@ -221,7 +226,7 @@ mod tests {
     fn write(frames: &[usize], mut framing: Framing, at_once: usize) -> Narrow {
         let mut stream = Narrow { at_once, ..Narrow::default() };
         let mut writer = Writer::default();
-        writer.head.extend_from_slice(b"HEAD");
+        writer.head().extend_from_slice(b"HEAD");
         let mut cx = Context::from_waker(Waker::noop());
         for (n, length) in frames.iter().enumerate() {
             if writer.is_full() {

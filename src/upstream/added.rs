@@ -11,6 +11,8 @@ pub struct Added {
     entries: Vec<(HeaderName, HeaderValue)>,
     /// The same as HTTP/1.1 writes them.
     lines: Bytes,
+    /// Instead of the instance's own, for a request that names none.
+    host: Option<HeaderValue>,
 }
 
 impl Added {
@@ -21,12 +23,17 @@ impl Added {
                 lines.extend_from_slice(part);
             }
         }
-        Self { entries, lines: lines.into() }
+        Self { entries, lines: lines.into(), host: None }
     }
 
-    /// Whole lines, with names in lower case: `name: value\r\n`.
-    pub const fn of_lines(lines: Bytes) -> Self {
-        Self { entries: Vec::new(), lines }
+    /// Whole lines, with names in lower case: `name: value\r\n`. `host` is in none of them.
+    pub const fn of_lines(lines: Bytes, host: Option<HeaderValue>) -> Self {
+        Self { entries: Vec::new(), lines, host }
+    }
+
+    /// For a request that names none.
+    pub const fn host(&self) -> Option<&HeaderValue> {
+        self.host.as_ref()
     }
 
     pub fn lines(&self) -> &[u8] {
@@ -75,7 +82,7 @@ mod tests {
     fn what_was_given_as_lines_is_there_for_http2_too() {
         let lines: &[u8] =
             b"accept: */*\r\nx-time: 10:30\r\nvia: a\r\nvia: b\r\nempty: \r\nconnection: te\r\n";
-        let added = Added::of_lines(Bytes::from_static(lines));
+        let added = Added::of_lines(Bytes::from_static(lines), None);
         let mut headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("app"))]);
         for _ in 0..2 {
             added.insert_into(&mut headers);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::{Request, StatusCode};
 use hyper::body::Body;
 
@@ -110,7 +111,8 @@ where
         let endpoint = &self.slot.endpoint;
         match &self.line {
             Line::H1(connection) => {
-                let added = client::Added { lines: added.lines(), host: &endpoint.authority };
+                let host = added.host().unwrap_or(&endpoint.authority);
+                let added = client::Added { lines: added.lines(), host };
                 match connection.send(request, added, informed).await {
                     Ok(reply) => Ok(reply.map(AnswerBody::Http1)),
                     Err(failed) => Err(SendError {
@@ -122,6 +124,9 @@ where
                 }
             }
             Line::H2(connection) => {
+                if let Some(host) = added.host() {
+                    request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
+                }
                 if let Err(error) = address::for_h2(request, endpoint) {
                     return Err(SendError::unsent(error));
                 }

@@ -14,9 +14,6 @@ use super::{Added, Connection, Inner, Stage};
 use crate::http1::head;
 use crate::http1::outgoing::{Framing, LengthError};
 
-/// Room for a head, taken at once.
-const HEAD_ROOM: usize = 1024;
-
 /// Why a request's body does not go on.
 #[derive(Debug)]
 pub(super) enum Stuck {
@@ -105,8 +102,7 @@ impl Inner {
         self.sent = false;
         let writer = &mut self.writer;
         writer.began = false;
-        let out = &mut writer.head;
-        out.reserve(HEAD_ROOM);
+        let out = writer.head();
         head::write_request_line(out, request.method(), request.uri());
         let (mut has_host, mut has_te, mut has_connection) = (false, false, false);
         let (mut announced, mut has_cookie) = (None, false);
@@ -137,11 +133,11 @@ impl Inner {
             }
             head::write_header(out, name.as_str(), value.as_bytes());
         }
-        out.extend_from_slice(added.lines);
         if !has_host {
             let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
             head::write_header(out, HOST.as_str(), named.unwrap_or(added.host.as_bytes()));
         }
+        out.extend_from_slice(added.lines);
         if has_te && !has_connection {
             // It is hop-by-hop, so HTTP/1.1 wants it named.
             head::write_header(out, CONNECTION.as_str(), TE.as_str().as_bytes());

@@ -182,6 +182,27 @@ fn a_body_that_breaks_off_is_nobody_s_request() {
 }
 
 #[test]
+fn the_host_stands_before_what_is_added() {
+    run(async {
+        let (connection, mut instance) = pair();
+        let host = HeaderValue::from_static("app.example");
+        for own in [None, Some("mine")] {
+            let request = Request::get("/a");
+            let request = own.into_iter().fold(request, |request, own| request.header("host", own));
+            let mut request = request.body(Empty::<Bytes>::new()).unwrap();
+            let added = Added { lines: b"x-a: 1\r\nx-b: 2\r\n", host: &host };
+            instance.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            assert!(connection.send(&mut request, added, |_| {}).await.is_ok());
+            let named = own.unwrap_or("app.example");
+            let expected = format!("GET /a HTTP/1.1\r\nhost: {named}\r\nx-a: 1\r\nx-b: 2\r\n\r\n");
+            let mut sent = vec![0; expected.len()];
+            instance.read_exact(&mut sent).await.unwrap();
+            assert_eq!(String::from_utf8(sent).unwrap(), expected);
+        }
+    });
+}
+
+#[test]
 fn heads_before_the_answer_are_told_and_a_switch_hands_the_stream_over() {
     run(async {
         let (connection, mut instance) = pair();

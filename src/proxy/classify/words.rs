@@ -166,7 +166,7 @@ const fn actions(initial: u8) -> &'static [&'static str] {
 
 #[cfg(test)]
 mod tests {
-    use super::action_in;
+    use super::{action_in, actions};
 
     fn found(text: &str) -> Option<&str> {
         action_in(text.as_bytes()).and_then(|word| std::str::from_utf8(word).ok())
@@ -207,6 +207,15 @@ mod tests {
         }
         assert_eq!(found("/sign-out"), Some("out"));
         assert_eq!(found("/a/signOut/b"), Some("signOut"));
+    }
+
+    #[test]
+    fn each_action_is_found() {
+        for action in (b'a'..=b'z').flat_map(|initial| actions(initial)) {
+            assert!(action_in(action.as_bytes()).is_some(), "{action}");
+            let (start, end) = action.split_at(action.len() / 2);
+            assert!(action_in(format!("/{start}-{end}7").as_bytes()).is_some(), "{action}");
+        }
     }
 
     #[test]

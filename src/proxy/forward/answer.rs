@@ -111,7 +111,7 @@ impl Open {
                         access.bytes += data.len() as u64;
                     }
                     if let Some(pair) = &mut self.pair {
-                        pair.body.update(data);
+                        pair.body.update(data, self.body.is_end_stream());
                         pair.handed = Some(Instant::now());
                     }
                 }

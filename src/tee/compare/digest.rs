@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_secret};
 
 /// As long as XXH3's own.
 const KEY_BYTES: usize = 192;
@@ -32,15 +32,35 @@ pub struct Digest {
 /// A body that passes by.
 #[derive(Default)]
 pub struct Digester {
-    /// On the heap, as it is moved with the exchange it belongs to, and only once something has come.
-    state: Option<Box<Xxh3>>,
+    state: State,
     length: u64,
 }
 
+#[derive(Default)]
+enum State {
+    #[default]
+    Nothing,
+    /// Of a body that came in one piece, as most do: it needs no room for what lies between two.
+    Whole(u128),
+    /// On the heap, as it is moved with the exchange it belongs to.
+    Parts(Box<Xxh3>),
+}
+
 impl Digester {
-    pub fn update(&mut self, data: &[u8]) {
+    /// `is_last`: nothing follows.
+    pub fn update(&mut self, data: &[u8], is_last: bool) {
         self.length += data.len() as u64;
-        self.state.get_or_insert_with(|| Box::new(Xxh3::with_secret(*KEY))).update(data);
+        match &mut self.state {
+            State::Nothing if is_last => self.state = State::Whole(xxh3_128_with_secret(data, &*KEY)),
+            State::Nothing => {
+                let mut parts = Box::new(Xxh3::with_secret(*KEY));
+                parts.update(data);
+                self.state = State::Parts(parts);
+            }
+            State::Parts(parts) => parts.update(data),
+            // There is no more to come.
+            State::Whole(_) => {}
+        }
     }
 
     /// Bytes so far.
@@ -50,8 +70,12 @@ impl Digester {
 
     /// `None` for an empty body, which is the same as none.
     pub fn finish(&self) -> Option<Digest> {
-        let state = self.state.as_ref().filter(|_| self.length > 0)?;
-        Some(Digest { hash: state.digest128(), length: self.length })
+        let hash = match &self.state {
+            State::Whole(hash) => *hash,
+            State::Parts(parts) => parts.digest128(),
+            State::Nothing => return None,
+        };
+        (self.length > 0).then_some(Digest { hash, length: self.length })
     }
 }
 
@@ -61,17 +85,28 @@ mod tests {
 
     use super::*;
 
-    fn of<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Option<Digest> {
+    /// `announced`: who sends the last chunk knows that it is.
+    fn digest<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, announced: bool) -> Option<Digest> {
         let mut digester = Digester::default();
-        chunks.into_iter().for_each(|chunk| digester.update(chunk));
+        let mut chunks = chunks.into_iter().peekable();
+        while let Some(chunk) = chunks.next() {
+            digester.update(chunk, announced && chunks.peek().is_none());
+        }
         digester.finish()
+    }
+
+    fn of<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Option<Digest> {
+        digest(chunks, true)
     }
 
     proptest! {
         #[test]
         fn how_a_body_is_cut_makes_no_difference(body: Vec<u8>, repeat in 1_usize..64, cut in 1_usize..700) {
             let body = body.repeat(repeat);
-            prop_assert_eq!(of(body.chunks(cut)), of([&*body]));
+            let whole = of([&*body]);
+            prop_assert_eq!(digest([&*body], false), whole);
+            prop_assert_eq!(of(body.chunks(cut)), whole);
+            prop_assert_eq!(digest(body.chunks(cut), false), whole);
         }
 
         #[test]

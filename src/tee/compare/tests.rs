@@ -24,7 +24,7 @@ fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Outcome 
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
         .collect();
     let mut digester = Digester::default();
-    digester.update(body.as_bytes());
+    digester.update(body.as_bytes(), true);
     Outcome {
         head: Some(Head::of(StatusCode::from_u16(status).unwrap(), &Headers::Map(Box::new(headers)))),
         body: digester.finish(),

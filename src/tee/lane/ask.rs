@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::HOST;
 use http::{Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 
@@ -73,7 +72,7 @@ pub async fn ask(
     permit: &Permit,
     sent_any: &Cell<bool>,
 ) -> Leg {
-    let Copy { target, host, headers, lines, version } = question.copy;
+    let Copy { target, headers, lines, version, .. } = question.copy;
     let mut request = Request::new(Whole::new(question.body));
     *request.method_mut() = question.method.clone();
     *request.uri_mut() = Uri::from(target.clone());
@@ -99,10 +98,6 @@ pub async fn ask(
                 if !retried && (unsent || (may_be_stale && lease.rested.is_some())) =>
             {
                 *request.version_mut() = *version;
-                // HTTP/2 has put it elsewhere.
-                if let Some(host) = host {
-                    request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
-                }
             }
             Err(failed) => {
                 let end = if is_malformed(&failed.error) { End::Malformed } else { End::BrokeOff };
@@ -145,19 +140,19 @@ async fn read(
                 end = End::TooLarge;
                 break;
             }
-            digester.update(data);
+            digester.update(data, body.is_end_stream());
         }
     }
-    let complete = end == End::Complete;
-    if complete {
-        lease.give_back(Instant::now(), false);
+    let ended = (end == End::Complete).then(Instant::now);
+    if let Some(now) = ended {
+        lease.give_back(now, false);
     }
     Outcome {
         head,
         body: digester.finish(),
         end,
         first_byte,
-        last_byte: complete.then(|| sent.elapsed()),
+        last_byte: ended.map(|now| now.saturating_duration_since(sent)),
         caller_slow: false,
     }
 }

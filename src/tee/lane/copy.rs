@@ -21,8 +21,6 @@ const MARK: &str = "shadow";
 const TRACEPARENT_LENGTH: usize = 55;
 /// Room for the headers that a copy gets of its own.
 const OWN_LINES: usize = 128;
-/// Room for the headers that are no lines: a host, and a body's length.
-const MAP_ROOM: usize = 2;
 
 /// The head that a copy is made of.
 #[derive(Clone, Copy, Debug)]
@@ -76,21 +74,16 @@ impl Copy {
         // `: ` and the end of a line for each.
         let room = size as usize + 4 * of.headers.len() + added.lines().len() + OWN_LINES;
         let mut buffer = BytesMut::with_capacity(room);
-        let (target, mut headers) = (own_target(&mut buffer, of), HeaderMap::with_capacity(MAP_ROOM));
-        let mut host = None;
+        let (target, mut headers) = (own_target(&mut buffer, of), HeaderMap::new());
+        let host;
         let lines = match form {
             Form::Lines if can_be_lines(of) => {
-                for (name, value) in of.headers {
-                    if is_framing(name) {
-                        let value = own_value(&mut buffer, value);
-                        if *name == HOST {
-                            host = Some(value.clone());
-                        }
-                        headers.append(name.clone(), value);
-                    }
+                host = of.headers.get(HOST).map(|value| own_value(&mut buffer, value));
+                if let Some(length) = of.headers.get(CONTENT_LENGTH) {
+                    headers.append(CONTENT_LENGTH, own_value(&mut buffer, length));
                 }
                 write(&mut buffer, of, added, sampled);
-                Added::of_lines(buffer.freeze())
+                Added::of_lines(buffer.freeze(), host.clone())
             }
             Form::Lines | Form::Map => {
                 headers.reserve(of.headers.len());
@@ -171,7 +164,8 @@ fn traceparent(sampled: bool) -> [u8; TRACEPARENT_LENGTH] {
 
 /// Two digits for each byte.
 fn write_hex(place: &mut [u8], bytes: &[u8]) {
-    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| DIGITS[usize::from(value)];
     for ([high, low], byte) in place.as_chunks_mut().0.iter_mut().zip(bytes) {
         (*high, *low) = (digit(byte >> 4), digit(byte & 0xf));
     }
@@ -231,6 +225,9 @@ mod tests {
     fn all(copy: &Copy) -> Vec<(String, String)> {
         let mut headers = copy.headers.clone();
         copy.lines.insert_into(&mut headers);
+        if let Some(host) = copy.lines.host() {
+            headers.insert(HOST, host.clone());
+        }
         let trace = headers.remove(TRACEPARENT).unwrap();
         assert!(trace.to_str().unwrap().starts_with("00-"), "{trace:?}");
         let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
