@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn memory_that_is_free_again_is_read_into_from_its_beginning() {
         let mut wire = Wire::new(Same(b"message"), None);
-        let mut fill = |wire: &mut Wire<Same>| {
+        let fill = |wire: &mut Wire<Same>| {
             let polled = wire.poll_fill(&mut Context::from_waker(Waker::noop()));
             assert!(matches!(polled, Poll::Ready(Ok(7))));
         };

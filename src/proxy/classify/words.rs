@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn each_action_is_found() {
-        for action in (b'a'..=b'z').flat_map(|initial| actions(initial)) {
+        for action in (b'a'..=b'z').flat_map(actions) {
             assert!(action_in(action.as_bytes()).is_some(), "{action}");
             let (start, end) = action.split_at(action.len() / 2);
             assert!(action_in(format!("/{start}-{end}7").as_bytes()).is_some(), "{action}");
