@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -66,22 +67,34 @@ fn requests_that_bypass_segue_are_counted_and_those_of_segue_are_not() {
     });
     let address = source(&stage);
     *exporter.of.lock().unwrap() = Some(address.parse().unwrap());
+    let counted = |view: &serde_json::Value, wanted: fn(u64) -> bool| {
+        view["bypass_requests"].as_u64().is_some_and(wanted)
+    };
     let look = |wanted: fn(u64) -> bool| {
         until("the requests to be counted", || {
             let view = stage.migration(id);
-            view["bypass_requests"].as_u64().filter(|found| wanted(*found)).map(|_| view)
+            counted(&view, wanted).then_some(view)
         })
     };
     // Callers are served all the while, by the same source.
     let quiet = look(|found| found == 0);
     assert!(quiet["report"].as_array().unwrap().iter().all(|of| of["subject"] != "bypass"), "{quiet:#}");
 
-    for _ in 0..60 {
-        get(address.parse().unwrap(), "/");
-    }
-    let seen = look(|found| found > 0);
+    // Where many of Segue's own are under way just then, these may be among them; and they are forgotten after ten seconds.
+    let (mut sent, mut again) = (0, Instant::now());
+    let seen = until("the requests to be counted", || {
+        if again <= Instant::now() {
+            for _ in 0..60 {
+                get(address.parse().unwrap(), "/");
+            }
+            sent += 60;
+            again = Instant::now() + Duration::from_secs(12);
+        }
+        let view = stage.migration(id);
+        counted(&view, |found| found > 0).then_some(view)
+    });
     let found = seen["bypass_requests"].as_u64().unwrap();
-    assert!((20..=60).contains(&found), "{seen:#}");
+    assert!((11..=sent).contains(&found), "{seen:#}");
     let report = seen["report"].as_array().unwrap();
     let warning = report.iter().find(|of| of["subject"] == "bypass").unwrap();
     assert_eq!(warning["gravity"], "warning");
