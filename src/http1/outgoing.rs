@@ -23,6 +23,8 @@ pub struct Writer {
     head: BytesMut,
     data: Bytes,
     tail: BytesMut,
+    /// The head went out in pieces, so how much memory is behind it cannot be seen any more.
+    in_pieces: bool,
     /// Something of it is on the wire.
     pub began: bool,
     unflushed: bool,
@@ -151,10 +153,13 @@ impl Writer {
 
     fn advance(&mut self, mut wrote: usize) {
         let of_head = wrote.min(self.head.len());
-        if of_head == self.head.len() {
-            spare::give_back(&mut self.head);
-        } else {
+        if of_head < self.head.len() {
             self.head.advance(of_head);
+            self.in_pieces = true;
+        } else if std::mem::take(&mut self.in_pieces) {
+            self.head = BytesMut::new();
+        } else {
+            spare::give_back(&mut self.head);
         }
         wrote -= of_head;
         let of_data = wrote.min(self.data.len());
@@ -245,6 +250,18 @@ mod tests {
     fn many_small_frames_take_few_writes() {
         let stream = write(&vec![1; 10_000], Framing::Chunked, usize::MAX);
         assert!(stream.calls < 10, "{} writes", stream.calls);
+    }
+
+    #[test]
+    fn the_memory_of_a_large_head_is_not_kept() {
+        let mut stream = Narrow { at_once: 57 * 1024, ..Narrow::default() };
+        let mut writer = Writer::default();
+        writer.head().extend_from_slice(&[b'a'; 60 * 1024]);
+        assert!(writer.poll_write(&mut stream, &mut Context::from_waker(Waker::noop())).is_ready());
+        assert_eq!(stream.calls, 2);
+        let mut next = BytesMut::new();
+        spare::take(&mut next);
+        assert!(!next.try_reclaim(8 * 1024), "of what was taken");
     }
 
     #[test]
