@@ -256,7 +256,7 @@ mod tests {
     fn the_memory_of_a_large_head_is_not_kept() {
         let mut stream = Narrow { at_once: 57 * 1024, ..Narrow::default() };
         let mut writer = Writer::default();
-        writer.head().extend_from_slice(&[b'a'; 60 * 1024]);
+        writer.head().extend_from_slice(&vec![b'a'; 60 * 1024]);
         assert!(writer.poll_write(&mut stream, &mut Context::from_waker(Waker::noop())).is_ready());
         assert_eq!(stream.calls, 2);
         let mut next = BytesMut::new();
