@@ -12,7 +12,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version};
 use httparse::Status;
-use smallvec::SmallVec;
 
 pub use self::lines::Lines;
 use self::lines::Taken;
@@ -79,8 +78,6 @@ pub fn skip_empty_lines(buffer: &mut BytesMut, progress: &mut Progress) {
 
 /// A part of the buffer: where it begins, and its length. Heads are far smaller than 4 GiB.
 type Span = (u32, u32);
-/// Of the names and values that were found. (An array would be cleared for each head, before it is filled.)
-type Spans = SmallVec<[(Span, Span); USUAL_HEADERS]>;
 
 fn span(base: &[u8], part: &[u8]) -> Span {
     let from = (part.as_ptr() as usize).wrapping_sub(base.as_ptr() as usize);
@@ -103,6 +100,7 @@ struct Found<L> {
     length: usize,
     version: Version,
     line: L,
+    headers: usize,
 }
 
 /// Finds a head with room for [`USUAL_HEADERS`], takes it out of `buffer` and makes `http`'s types of it; its headers go
@@ -114,7 +112,7 @@ fn parse<L, T>(
     find: impl for<'b, 'h> Fn(
         &'b [u8],
         &'h mut [MaybeUninit<httparse::Header<'b>>],
-        &mut Spans,
+        &mut [(Span, Span)],
     ) -> Result<Status<Found<L>>, HeadError>,
     make: impl FnOnce(L, Bytes) -> Result<T, HeadError>,
 ) -> Result<Option<(T, Signs)>, HeadError> {
@@ -122,22 +120,25 @@ fn parse<L, T>(
         progress.0 = buffer.len();
         return Ok(None);
     }
-    let mut spans = Spans::new();
-    let found = match find(buffer, &mut [MaybeUninit::uninit(); USUAL_HEADERS], &mut spans) {
+    let mut usual = [((0, 0), (0, 0)); USUAL_HEADERS];
+    let mut many = Vec::new();
+    let found = match find(buffer, &mut [MaybeUninit::uninit(); USUAL_HEADERS], &mut usual) {
         Err(HeadError::TooManyHeaders) => {
-            find(buffer, &mut vec![MaybeUninit::uninit(); MOST_HEADERS], &mut spans)?
+            many.resize(MOST_HEADERS, ((0, 0), (0, 0)));
+            find(buffer, &mut vec![MaybeUninit::uninit(); MOST_HEADERS], &mut many)?
         }
         found => found?,
     };
-    let Status::Complete(Found { length, version, line }) = found else {
+    let Status::Complete(Found { length, version, line, headers }) = found else {
         progress.0 = buffer.len();
         return Ok(None);
     };
     *progress = Progress::default();
     let head = buffer.split_to(length).freeze();
     let mut signs = Signs::new(version);
-    map.try_reserve(spans.len()).map_err(|_| HeadError::TooManyHeaders)?;
-    for &(name, value) in &spans {
+    map.try_reserve(headers).map_err(|_| HeadError::TooManyHeaders)?;
+    let spans = if many.is_empty() { usual.as_slice() } else { many.as_slice() };
+    for &(name, value) in spans.iter().take(headers) {
         let name =
             HeaderName::from_bytes(head.get(name.0 as usize..(name.0 + name.1) as usize).unwrap_or(&[]))
                 .map_err(|_| HeadError::Malformed(httparse::Error::HeaderName))?;
@@ -149,10 +150,11 @@ fn parse<L, T>(
     Ok(Some((make(line, head)?, signs)))
 }
 
-fn note(base: &[u8], headers: &[httparse::Header<'_>], spans: &mut Spans) {
-    for header in headers {
-        spans.push((span(base, header.name.as_bytes()), span(base, header.value)));
+fn note(base: &[u8], headers: &[httparse::Header<'_>], spans: &mut [(Span, Span)]) -> usize {
+    for (header, spans) in headers.iter().zip(spans) {
+        *spans = (span(base, header.name.as_bytes()), span(base, header.value));
     }
+    headers.len()
 }
 
 fn malformed(error: httparse::Error) -> HeadError {
@@ -200,8 +202,8 @@ pub fn parse_request(
                         return Err(HeadError::TargetTooLong);
                     }
                     let (version, line) = (version(found.version), (method, span(bytes, target.as_bytes())));
-                    note(bytes, found.headers, spans);
-                    Ok(Status::Complete(Found { length, version, line }))
+                    let headers = note(bytes, found.headers, spans);
+                    Ok(Status::Complete(Found { length, version, line, headers }))
                 }
             }
         },
@@ -258,9 +260,9 @@ fn parse_response_as_map(
                 Status::Complete(length) => {
                     let code = response.code.unwrap_or_default();
                     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
-                    note(bytes, response.headers, spans);
+                    let headers = note(bytes, response.headers, spans);
                     let version = version(response.version);
-                    Ok(Status::Complete(Found { length, version, line: status }))
+                    Ok(Status::Complete(Found { length, version, line: status, headers }))
                 }
             }
         },

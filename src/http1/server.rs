@@ -25,6 +25,9 @@ use super::outgoing::{Framing, LengthError, Writer};
 use super::reply::{Headers, Reply};
 use super::wire::Wire;
 
+/// Room for a head, taken at once.
+const HEAD_ROOM: usize = 1024;
+
 pub struct Connection<S>(Rc<Shared<S>>);
 
 type Shared<S> = RefCell<Inner<S>>;
@@ -297,7 +300,8 @@ where
         }
         let never_has_body = status.is_informational() || status == StatusCode::NO_CONTENT;
         let has_body = !self.is_head && !never_has_body && status != StatusCode::NOT_MODIFIED;
-        let out = self.writer.head();
+        let out = &mut self.writer.head;
+        out.reserve(HEAD_ROOM);
         head::write_status_line(out, status);
         let (announced, has_date) = match headers {
             // A length that must not be said is taken out, which needs a closer look.
