@@ -8,7 +8,7 @@ use segue::instance::process::ProcessProvider;
 use segue::load::{Load, LoadReport, LoadSettings, audit};
 use serde_json::{Value, json};
 
-use crate::support::{Segue, try_request, until};
+use crate::support::{Segue, try_request, until, until_seen};
 
 const ALLOCATION: &str = r#"{ cpu = 0.5, memory = "128 MiB", storage = "64 MiB" }"#;
 
@@ -53,9 +53,14 @@ impl Stage {
 
     /// Callers, of whom half write.
     pub fn load(&self, rate: f64) -> Load {
+        self.load_over(16, rate)
+    }
+
+    /// The same over so many connections.
+    pub fn load_over(&self, connections: usize, rate: f64) -> Load {
         let mut settings = LoadSettings::new(self.segue.url().parse().unwrap(), rate);
         settings.write_share = 0.5;
-        settings.max_connections = 16;
+        settings.max_connections = connections;
         Load::start(settings).unwrap()
     }
 
@@ -90,10 +95,10 @@ impl Stage {
     }
 
     pub fn until_phase(&self, id: u64, phase: &str) -> Value {
-        until(&format!("migration {id} to be {phase}"), || {
+        until_seen(&format!("migration {id} to be {phase}"), || {
             let view = self.migration(id);
             assert!(view["over"] == false || view["phase"] == phase, "it ended otherwise: {view:#}");
-            (view["phase"] == phase).then_some(view)
+            if view["phase"] == phase { Ok(view) } else { Err(format!("{view:#}")) }
         })
     }
 

@@ -11,7 +11,7 @@ pub mod recorder;
 pub mod tee;
 pub mod tools;
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -27,12 +27,17 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for a condition, by looking again and again.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    until_seen(what, || look().ok_or(""))
+}
+
+/// The same; what was seen instead at the last look is said when it does not come.
+pub fn until_seen<T, S: Display>(what: &str, mut look: impl FnMut() -> Result<T, S>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = look() {
-            return found;
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(Instant::now() < deadline, "timed out waiting for: {what} {seen}"),
         }
-        assert!(Instant::now() < deadline, "timed out waiting for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
