@@ -27,8 +27,10 @@ use crate::proxy::loads::Counted;
 use crate::proxy::worker::Worker;
 
 const FLAGS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
-/// Connections built up again before others get their turn.
-const BATCH: usize = 16;
+/// Connections built up again before others get their turn: about a twentieth of a millisecond.
+pub const BATCH: usize = 16;
+/// The most of them, once more and more turns have not sufficed.
+const LARGEST_BATCH: usize = 256;
 /// Room that is kept, however few are left.
 const ROOM: usize = 256;
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -135,25 +137,47 @@ impl Resting {
             .compact(|entry, _, to| epoll::modify(poller.get_ref(), &entry.socket, data(to), FLAGS).is_ok());
     }
 
-    /// Takes out those that have spoken, `BATCH` at most; true if there may be more of them. Those that
+    /// Takes out those that speak, as long as the set lives.
+    ///
+    /// In a busy worker all others have their turn between two of this. Were each of its turns small, thousands that speak
+    /// again at once would wait many times as long as those that never rested; were the first one large, all others would
+    /// wait for it.
+    async fn take(&self, mut with: impl FnMut(Entry)) {
+        let Some(poller) = &self.poller else { return };
+        let mut most = BATCH;
+        // It fails when the runtime ends.
+        while let Ok(mut readable) = poller.readable().await {
+            if self.take_ready(most, &mut with) {
+                most = (most * 2).min(LARGEST_BATCH);
+                tokio::task::yield_now().await;
+            } else {
+                most = BATCH;
+                readable.clear_ready();
+            }
+        }
+    }
+
+    /// Takes out those that have spoken, `most` at most; true if there may be more of them. Those that
     /// left without a word are closed.
-    pub fn take_ready(&self, mut with: impl FnMut(Entry)) -> bool {
+    pub fn take_ready(&self, most: usize, mut with: impl FnMut(Entry)) -> bool {
         let Some(poller) = &self.poller else { return false };
-        let mut room = [const { MaybeUninit::<Event>::uninit() }; BATCH];
+        let mut room = [const { MaybeUninit::<Event>::uninit() }; LARGEST_BATCH];
+        let most = most.min(LARGEST_BATCH);
+        let room = room.get_mut(..most).unwrap_or_default();
         // It does not wait, so nothing can interrupt it.
-        let Ok((events, _)) = epoll::wait(poller.get_ref(), &mut room, Some(&AT_ONCE)) else { return false };
+        let Ok((events, _)) = epoll::wait(poller.get_ref(), room, Some(&AT_ONCE)) else { return false };
         for &mut Event { flags, data } in &mut *events {
             let key = usize::try_from(data.u64()).unwrap_or(usize::MAX);
-            let Some(entry) = self.take(key) else { continue };
+            let Some(entry) = self.remove(key) else { continue };
             // What it said before it stopped speaking is still to be answered.
             if !(flags.contains(EventFlags::RDHUP) && entry.socket.is_over()) {
                 with(entry);
             }
         }
-        events.len() == BATCH
+        events.len() == most
     }
 
-    fn take(&self, key: usize) -> Option<Entry> {
+    fn remove(&self, key: usize) -> Option<Entry> {
         let entry = self.entries.borrow_mut().try_remove(key)?;
         self.forget(&entry.socket);
         Some(entry)
@@ -181,22 +205,17 @@ fn data(key: usize) -> EventData {
 
 /// Wakes those that speak, for as long as the worker runs.
 pub async fn watch(worker: Rc<Worker>) {
-    let Some(poller) = &worker.resting.poller else { return };
-    // It fails when the runtime ends.
-    while let Ok(mut readable) = poller.readable().await {
-        if worker.resting.take_ready(|entry| super::rouse(&worker, entry)) {
-            tokio::task::yield_now().await;
-        } else {
-            readable.clear_ready();
-        }
-    }
+    worker.resting.take(|entry| super::rouse(&worker, entry)).await;
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::io::Write;
     use std::net::Ipv4Addr;
     use std::os::unix::net::UnixStream;
+
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::proxy::loads::Loads;
@@ -230,7 +249,7 @@ mod tests {
             let Some(IpAddr::V4(ip)) = entry.peer else { panic!("not made here: {entry:?}") };
             taken.push(u32::from(ip));
         };
-        while set.take_ready(&mut note) {}
+        while set.take_ready(BATCH, &mut note) {}
         taken.sort_unstable();
         taken
     }
@@ -249,6 +268,40 @@ mod tests {
         }
         assert_eq!(take_all(&set), (0..200).step_by(2).collect::<Vec<_>>());
         assert_eq!((take_all(&set), set.count()), (vec![], 100));
+    }
+
+    #[test]
+    fn many_that_speak_at_once_do_not_wait_for_many_turns_of_the_others() {
+        const COUNT: usize = 400;
+        let (runtime, set, mut callers) = rested(COUNT as u32);
+        for caller in &mut callers {
+            caller.write_all(b"x").unwrap();
+        }
+        let turns = Rc::new(Cell::new(0));
+        let mut taken_at = Vec::new();
+        runtime.block_on(async {
+            let others = Rc::clone(&turns);
+            tokio::task::spawn_local(async move {
+                loop {
+                    others.set(others.get() + 1);
+                    tokio::task::yield_now().await;
+                }
+            });
+            let all = Notify::new();
+            let take = set.take(|_| {
+                taken_at.push(turns.get());
+                if taken_at.len() == COUNT {
+                    all.notify_one();
+                }
+            });
+            tokio::select! {
+                () = take => panic!("the set lives"),
+                () = all.notified() => {}
+            }
+        });
+        let (first, last) = (taken_at[0], taken_at[COUNT - 1]);
+        assert!(taken_at.iter().filter(|at| **at == first).count() <= BATCH, "others wait: {taken_at:?}");
+        assert!(last - first <= 8, "{} turns of the others", last - first);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Worker;
 use crate::allocator;
+use crate::proxy::connection::resting::BATCH;
 use crate::proxy::connection::{self, Link, Patience, Signal};
 
 /// Timeouts are this exact.
@@ -152,7 +153,7 @@ impl Worker {
         let mut from = Some(0);
         while let Some(at) = from {
             // Who has spoken by now is not closed for having been silent.
-            while self.resting.take_ready(|entry| connection::rouse(self, entry)) {
+            while self.resting.take_ready(BATCH, |entry| connection::rouse(self, entry)) {
                 self.make_way().await;
             }
             let step = self.resting.expire(at..at + LOOKED_AT, now, idle, TOLD);
