@@ -27,7 +27,7 @@ use crate::proxy::loads::Counted;
 use crate::proxy::worker::Worker;
 
 const FLAGS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
-/// Connections built up again before others get their turn: about a twentieth of a millisecond.
+/// Connections built up again before others get their turn.
 pub const BATCH: usize = 16;
 /// The most of them, once more and more turns have not sufficed.
 const LARGEST_BATCH: usize = 256;
