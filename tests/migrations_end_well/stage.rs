@@ -97,7 +97,12 @@ impl Stage {
     pub fn until_phase(&self, id: u64, phase: &str) -> Value {
         until_seen(&format!("migration {id} to be {phase}"), || {
             let view = self.migration(id);
-            assert!(view["over"] == false || view["phase"] == phase, "it ended otherwise: {view:#}");
+            assert!(
+                view["over"] == false || view["phase"] == phase,
+                "it ended as {}, {}: {view:#}",
+                view["phase"],
+                view["reason"]
+            );
             if view["phase"] == phase { Ok(view) } else { Err(format!("{view:#}")) }
         })
     }

@@ -75,9 +75,11 @@ fn a_shadow_that_answers_wrongly_is_refused_with_its_numbers() {
 
 #[test]
 fn a_shadow_that_is_three_times_slower_is_refused() {
-    let stage = Stage::with(&[], "", &["--latency", "const:20ms"]);
-    let load = stage.load(200.0);
-    let id = stage.start(&stage.request(&["--latency", "const:60ms"]));
+    // A source that is held up by a busy machine, or by the limit of its CPU, is no standard: it would take a tenth of
+    // a second, for half of its answers, to make this shadow look as good.
+    let stage = Stage::with(&[], "", &["--latency", "const:80ms"]);
+    let load = stage.load_over(32, 150.0);
+    let id = stage.start(&stage.request(&["--latency", "const:240ms"]));
     let view = stage.until_phase(id, "failed");
     assert!(view["reason"].as_str().unwrap().contains("latency"), "{view:#}");
     assert_undone(&stage, load);
