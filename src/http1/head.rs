@@ -1,8 +1,10 @@
-//! Heads: what `httparse` found, as `http`'s types, and back onto the wire.
+//! Heads as `http`'s types, and back onto the wire. What is written as usual is found by `scan`, everything else by
+//! `httparse`.
 //!
 //! Values share the buffer that they were read into; nothing but unusual names is copied.
 
 mod lines;
+mod scan;
 mod signs;
 mod write;
 
@@ -14,7 +16,6 @@ use http::{Method, Request, StatusCode, Uri, Version};
 use httparse::Status;
 
 pub use self::lines::Lines;
-use self::lines::Taken;
 pub use self::signs::{Length, Signs, number};
 pub use self::write::{write_header, write_length, write_request_line, write_status_line};
 use super::reply::Headers;
@@ -103,16 +104,20 @@ struct Found<L> {
     headers: usize,
 }
 
-/// Finds a head with room for [`USUAL_HEADERS`], takes it out of `buffer` and makes `http`'s types of it; its headers go
-/// into `map`, which is empty.
+/// Where a header's name and value are.
+type Spans = (Span, Span);
+
+/// Finds a head, takes it out of `buffer` and makes `http`'s types of it; its headers go into `map`, which is empty.
+/// `look` finds those that are written as usual, `find` all others.
 fn parse<L, T>(
     buffer: &mut BytesMut,
     progress: &mut Progress,
     map: &mut HeaderMap,
+    look: impl FnOnce(&[u8], &mut [Spans]) -> Option<Found<L>>,
     find: impl for<'b, 'h> Fn(
         &'b [u8],
         &'h mut [MaybeUninit<httparse::Header<'b>>],
-        &mut [(Span, Span)],
+        &mut [Spans],
     ) -> Result<Status<Found<L>>, HeadError>,
     make: impl FnOnce(L, Bytes) -> Result<T, HeadError>,
 ) -> Result<Option<(T, Signs)>, HeadError> {
@@ -122,12 +127,15 @@ fn parse<L, T>(
     }
     let mut usual = [((0, 0), (0, 0)); USUAL_HEADERS];
     let mut many = Vec::new();
-    let found = match find(buffer, &mut [MaybeUninit::uninit(); USUAL_HEADERS], &mut usual) {
-        Err(HeadError::TooManyHeaders) => {
-            many.resize(MOST_HEADERS, ((0, 0), (0, 0)));
-            find(buffer, &mut vec![MaybeUninit::uninit(); MOST_HEADERS], &mut many)?
-        }
-        found => found?,
+    let found = match look(buffer, &mut usual) {
+        Some(found) => Status::Complete(found),
+        None => match find(buffer, &mut [MaybeUninit::uninit(); USUAL_HEADERS], &mut usual) {
+            Err(HeadError::TooManyHeaders) => {
+                many.resize(MOST_HEADERS, ((0, 0), (0, 0)));
+                find(buffer, &mut vec![MaybeUninit::uninit(); MOST_HEADERS], &mut many)?
+            }
+            found => found?,
+        },
     };
     let Status::Complete(Found { length, version, line, headers }) = found else {
         progress.0 = buffer.len();
@@ -150,7 +158,7 @@ fn parse<L, T>(
     Ok(Some((make(line, head)?, signs)))
 }
 
-fn note(base: &[u8], headers: &[httparse::Header<'_>], spans: &mut [(Span, Span)]) -> usize {
+fn note(base: &[u8], headers: &[httparse::Header<'_>], spans: &mut [Spans]) -> usize {
     for (header, spans) in headers.iter().zip(spans) {
         *spans = (span(base, header.name.as_bytes()), span(base, header.value));
     }
@@ -188,6 +196,7 @@ pub fn parse_request(
         buffer,
         progress,
         request.headers_mut(),
+        look_for_request,
         |bytes, headers, spans| {
             let mut found = httparse::Request::new(&mut []);
             match found.parse_with_uninit_headers(bytes, headers).map_err(malformed)? {
@@ -219,6 +228,22 @@ pub fn parse_request(
     Ok(Some(signs))
 }
 
+fn look_for_request(bytes: &[u8], spans: &mut [Spans]) -> Option<Found<(Method, Span)>> {
+    let (method, target, version, from) = scan::request_line(bytes)?;
+    let mut headers = 0;
+    let length = scan::lines(bytes, from, |at, name, value| {
+        let line = ((at as u32, name.len() as u32), ((at + name.len() + 2) as u32, value.len() as u32));
+        *spans.get_mut(headers)? = line;
+        headers += 1;
+        Some(())
+    })?;
+    if target.len() > MAX_TARGET {
+        return None;
+    }
+    let target = ((method.len() + 1) as u32, target.len() as u32);
+    Some(Found { length, version, line: (Method::from_bytes(method).ok()?, target), headers })
+}
+
 /// Takes an answer's head out of `buffer`; `None` = it is not all there.
 pub fn parse_response(
     buffer: &mut BytesMut,
@@ -228,16 +253,12 @@ pub fn parse_response(
         progress.0 = buffer.len();
         return Ok(None);
     }
-    match lines::take(buffer)? {
-        Taken::Whole(status, lines, signs) => {
+    match lines::take(buffer) {
+        Some((status, lines, signs)) => {
             *progress = Progress::default();
             Ok(Some((status, Headers::Lines(lines), signs)))
         }
-        Taken::Partial => {
-            progress.0 = buffer.len();
-            Ok(None)
-        }
-        Taken::NeedsMap => parse_response_as_map(buffer, progress),
+        None => parse_response_as_map(buffer, progress),
     }
 }
 
@@ -251,6 +272,7 @@ fn parse_response_as_map(
         buffer,
         progress,
         &mut map,
+        |_, _| None,
         |bytes, headers, spans| {
             let mut response = httparse::Response::new(&mut []);
             let config = httparse::ParserConfig::default();

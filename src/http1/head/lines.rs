@@ -1,18 +1,16 @@
 //! An answer's head whose header lines are passed on as they came.
 //!
 //! That is possible when they are written as Segue would write them (`name: value`, CRLF) and say nothing that
-//! has to be understood before they are passed on. Headers that end at a proxy are cut out. Whatever is not as simple becomes a map.
-
-use std::mem::MaybeUninit;
+//! has to be understood before they are passed on. Headers that end at a proxy are cut out. Whatever is not as simple becomes
+//! a map.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
-use httparse::Status;
 use memchr::memchr;
 
 use super::signs::Signs;
-use super::{HeadError, USUAL_HEADERS, malformed, version};
+use super::{USUAL_HEADERS, scan};
 
 /// Hop-by-hop headers of one answer that are cut out; with more of them it becomes a map.
 const MOST_CUTS: usize = 8;
@@ -28,14 +26,6 @@ pub struct Lines {
     pub has_date: bool,
     /// There is one that [`crate::proxy::classify::suspect`] looks at.
     pub may_be_suspect: bool,
-}
-
-/// What was made of a buffer's beginning.
-pub(super) enum Taken {
-    Whole(StatusCode, Lines, Signs),
-    Partial,
-    /// It is whole, and has to be a map.
-    NeedsMap,
 }
 
 /// What becomes of a line.
@@ -81,30 +71,24 @@ impl Lines {
     }
 }
 
-/// Takes an answer's head out of `buffer`.
-pub(super) fn take(buffer: &mut BytesMut) -> Result<Taken, HeadError> {
-    let mut room = [MaybeUninit::uninit(); USUAL_HEADERS];
-    let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut response,
-        buffer,
-        &mut room,
-    );
-    let length = match parsed.map_err(malformed) {
-        Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) => return Ok(Taken::Partial),
-        Err(HeadError::TooManyHeaders) => return Ok(Taken::NeedsMap),
-        Err(error) => return Err(error),
-    };
-    let code = response.code.unwrap_or_default();
-    let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
+/// Takes an answer's head out of `buffer`; `None` = it is not all there, or has to be a map, or is no head.
+pub(super) fn take(buffer: &mut BytesMut) -> Option<(StatusCode, Lines, Signs)> {
+    let (status, version, first) = scan::status_line(buffer)?;
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Taken::NeedsMap);
+        return None;
     }
-    let Some(survey) = Survey::of(response.headers, version(response.version), &buffer[..length]) else {
-        return Ok(Taken::NeedsMap);
+    let mut survey = Survey {
+        signs: Signs::new(version),
+        lines: 0,
+        cuts: Cuts::default(),
+        has_date: false,
+        may_be_suspect: false,
     };
-    let Survey { signs, first, cuts, has_date, may_be_suspect } = survey;
+    let length = scan::lines(buffer, first, |at, name, value| survey.line(at, name, value))?;
+    let Survey { signs, cuts, has_date, may_be_suspect, .. } = survey;
+    if signs.has_two_framings() {
+        return None;
+    }
     let mut text = buffer.split_to(length);
     let cut = cuts.apply(&mut text);
     // The status line, and the empty line at the end.
@@ -112,14 +96,13 @@ pub(super) fn take(buffer: &mut BytesMut) -> Result<Taken, HeadError> {
     text.advance(first);
     let text = text.freeze();
     let lines = Lines { text, length: signs.length(), has_date, may_be_suspect };
-    Ok(Taken::Whole(status, lines, signs))
+    Some((status, lines, signs))
 }
 
-/// One pass over an answer's headers.
+/// What an answer's headers say, found in one pass.
 struct Survey {
     signs: Signs,
-    /// Where the first line begins.
-    first: usize,
+    lines: usize,
     cuts: Cuts,
     has_date: bool,
     may_be_suspect: bool,
@@ -127,39 +110,15 @@ struct Survey {
 
 impl Survey {
     /// `None` = it has to be a map.
-    fn of(headers: &[httparse::Header<'_>], version: Version, head: &[u8]) -> Option<Self> {
-        let place = |part: &[u8]| (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
-        let is_at = |at: usize, text: &[u8]| head.get(at..at + text.len()) == Some(text);
-        let first = headers.first().map_or(head.len() - 2, |header| place(header.name.as_bytes()));
-        let mut survey = Self {
-            signs: Signs::new(version),
-            first,
-            cuts: Cuts::default(),
-            has_date: false,
-            may_be_suspect: false,
-        };
-        let mut at = first;
-        for header in headers {
-            let (name, value) = (header.name.as_bytes(), header.value);
-            let from = at + name.len() + 2;
-            let end = from + value.len();
-            let as_written = place(name) == at
-                && is_at(from - 2, b": ")
-                && place(value) == from
-                && is_at(end, b"\r\n")
-                && name.len() <= LONGEST_NAME;
-            if !as_written {
-                return None;
-            }
-            match survey.judge(name, value) {
-                Fate::Pass => {}
-                Fate::Cut => survey.cuts.add(at, end + 2)?,
-                Fate::NeedsMap => return None,
-            }
-            at = end + 2;
+    fn line(&mut self, at: usize, name: &[u8], value: &[u8]) -> Option<()> {
+        self.lines += 1;
+        match self.judge(name, value) {
+            // So that there is room for them in a map.
+            _ if name.len() > LONGEST_NAME || self.lines > USUAL_HEADERS => None,
+            Fate::Pass => Some(()),
+            Fate::Cut => self.cuts.add(at, at + name.len() + 2 + value.len() + 2),
+            Fate::NeedsMap => None,
         }
-        let is_whole = at + 2 == head.len() && is_at(at, b"\r\n");
-        (is_whole && !survey.signs.has_two_framings()).then_some(survey)
     }
 
     fn judge(&mut self, name: &[u8], value: &[u8]) -> Fate {
@@ -240,14 +199,9 @@ mod tests {
 
     fn taken(headers: &str) -> Option<Lines> {
         let mut buffer = BytesMut::from(format!("HTTP/1.1 200 OK\r\n{headers}\r\nbody").as_bytes());
-        match take(&mut buffer).unwrap() {
-            Taken::Whole(_, lines, _) => {
-                assert_eq!(buffer, "body");
-                Some(lines)
-            }
-            Taken::Partial => panic!("it is whole"),
-            Taken::NeedsMap => None,
-        }
+        let (_, lines, _) = take(&mut buffer)?;
+        assert_eq!(buffer, "body");
+        Some(lines)
     }
 
     fn text(headers: &str) -> Option<String> {
@@ -311,7 +265,7 @@ mod tests {
         const ROOM: usize = 64 * 1024;
         let mut buffer = BytesMut::with_capacity(ROOM);
         buffer.extend_from_slice(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n");
-        let Taken::Whole(_, lines, _) = take(&mut buffer).unwrap() else { panic!("it is whole") };
+        let (_, lines, _) = take(&mut buffer).unwrap();
         let map = lines.into_map();
         assert!(buffer.try_reclaim(ROOM));
         assert_eq!(map["a"], "b");

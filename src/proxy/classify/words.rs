@@ -13,24 +13,16 @@ pub fn action_in(text: &[u8]) -> Option<&[u8]> {
     let mut previous: &[u8] = b"";
     let mut rest = text;
     loop {
-        let gap = gap(rest);
-        if rest.iter().take(gap).any(|&b| b == b'/') {
+        let word = next_word(rest)?;
+        if word.begins_segment {
             previous = b"";
         }
-        rest = rest.get(gap..).filter(|rest| !rest.is_empty())?;
-        let mut uppers = 0;
-        let end = rest.iter().position(|&byte| {
-            let kind = KINDS.get(usize::from(byte)).copied().unwrap_or(Kind::Other);
-            uppers += usize::from(kind == Kind::Upper);
-            kind == Kind::Other
-        });
-        let length = end.unwrap_or(rest.len());
-        let (run, after) = rest.split_at_checked(length)?;
+        let (run, after) = rest.get(word.from..)?.split_at_checked(word.length)?;
         rest = after;
         if is_action(b"", run) || starts_with_action(run) {
             return Some(run);
         }
-        if uppers == 0 {
+        if !word.has_humps {
             // One hump, as nearly everywhere.
             if !previous.is_empty() && is_action(previous, run) {
                 return Some(run);
@@ -74,17 +66,39 @@ const KINDS: [Kind; 256] = {
     kinds
 };
 
-/// Bytes before the next word; `%41` counts whole, so that its digits are not taken for a word.
-fn gap(text: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(&byte) = text.get(at) {
-        match byte {
-            b'%' => at += 3,
-            byte if byte.is_ascii_alphanumeric() => break,
-            _ => at += 1,
+/// Letters and digits without anything between them.
+struct Word {
+    from: usize,
+    length: usize,
+    has_humps: bool,
+    /// There is a `/` before it.
+    begins_segment: bool,
+}
+
+/// The first word of `text`; `%41` counts whole, so that its digits are not taken for one.
+fn next_word(text: &[u8]) -> Option<Word> {
+    let kind = |byte: &u8| KINDS[usize::from(*byte)];
+    let (mut from, mut begins_segment) = (0, false);
+    loop {
+        match text.get(from)? {
+            b'%' => from += 3,
+            byte if kind(byte) != Kind::Other => break,
+            byte => {
+                begins_segment |= *byte == b'/';
+                from += 1;
+            }
         }
     }
-    at
+    let (mut length, mut has_humps) = (0, false);
+    for byte in text.get(from..)? {
+        match kind(byte) {
+            Kind::Other => break,
+            Kind::Upper => has_humps = true,
+            Kind::Plain => {}
+        }
+        length += 1;
+    }
+    Some(Word { from, length, has_humps, begins_segment })
 }
 
 /// Where the first hump of a run ends: `deleteUser` after `delete`, `HTMLPage` after `HTML`.
@@ -99,13 +113,37 @@ fn is_action(before: &[u8], word: &[u8]) -> bool {
     let digits = word.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     let word = word.get(..word.len() - digits).unwrap_or(word);
     let Some(initial) = before.first().or(word.first()) else { return false };
+    let length = before.len() + word.len();
+    if length >= LONGEST || LENGTHS[usize::from(*initial)] & (1 << length) == 0 {
+        return false;
+    }
     actions(initial.to_ascii_lowercase()).iter().any(|action| {
-        action.len() == before.len() + word.len()
+        action.len() == length
             && action.as_bytes().split_at_checked(before.len()).is_some_and(|(start, end)| {
                 start.eq_ignore_ascii_case(before) && end.eq_ignore_ascii_case(word)
             })
     })
 }
+
+/// No action has so many letters.
+const LONGEST: usize = u16::BITS as usize;
+
+/// For each initial, in both cases, a bit for each length that an action has: nearly every word is told apart by that.
+const LENGTHS: [u16; 256] = {
+    let mut lengths = [0; 256];
+    let mut initial = 0;
+    while initial < 128 {
+        let actions = actions((initial as u8).to_ascii_lowercase());
+        let mut at = 0;
+        while at < actions.len() {
+            // Past the last bit this does not compile.
+            lengths[initial] |= 1 << actions[at].len();
+            at += 1;
+        }
+        initial += 1;
+    }
+    lengths
+};
 
 /// Verbs that are often glued to their object: `deleteuser`, `logoutnow`, `addtocart`.
 fn starts_with_action(run: &[u8]) -> bool {
