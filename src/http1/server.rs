@@ -146,9 +146,9 @@ where
         self.0.borrow().wire.as_ref().is_none_or(|wire| wire.buffer.is_empty())
     }
 
-    /// Ready when the caller has left in the middle of its exchange. What it sends ahead is read once and kept, and
-    /// hides its leaving.
-    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the caller has left in the middle of its exchange. Unless `looks`, nobody knows before whoever reads its
+    /// body finds out, or the answer does not arrive. What it sends ahead is read once and kept, and hides its leaving.
+    pub fn poll_gone(&self, cx: &mut Context<'_>, looks: bool) -> Poll<()> {
         let inner = &mut *self.0.borrow_mut();
         if inner.gone {
             return Poll::Ready(());
@@ -161,7 +161,7 @@ where
             }
             return Poll::Pending;
         }
-        if !wire.buffer.is_empty() {
+        if !looks || !wire.buffer.is_empty() {
             return Poll::Pending;
         }
         match ready!(wire.poll_fill(cx)) {

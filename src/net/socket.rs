@@ -72,7 +72,7 @@ pub fn poll_read(socket: &impl Socket, cx: &mut Context<'_>, buf: &mut ReadBuf<'
             turn.made_progress();
             return Poll::Ready(Ok(()));
         }
-        // Given back, as waiting takes one of its own: see `connection::io`.
+        // Given back, as waiting takes one of its own.
         drop(turn);
         match called {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
@@ -236,7 +236,7 @@ mod tests {
         });
     }
 
-    /// Who waits is told by the poller if it has a turn left, and by the runtime otherwise: callers rely on the difference.
+    /// Who waits is told by the poller if it has a turn left, and by the runtime otherwise.
     #[test]
     fn whoever_waits_with_a_turn_left_waits_for_the_socket() {
         run(async {

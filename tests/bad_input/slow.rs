@@ -129,8 +129,9 @@ fn an_idle_connection_is_closed_and_others_are_not() {
 
 #[test]
 fn a_caller_that_shuts_its_side_has_left() {
+    // Longer than it takes until an exchange is watched.
     let origin = RawOrigin::answering(|_| {
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_secs(5));
         Reply::ok("still here")
     });
     let segue = Segue::with(&origin.url(), None, "", "");

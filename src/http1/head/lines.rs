@@ -5,8 +5,8 @@
 //! a map.
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{StatusCode, Version};
 use memchr::memchr;
 
 use super::signs::Signs;

@@ -68,10 +68,11 @@ fn a_caller_that_leaves_is_noticed_by_whoever_looks() {
         let (connection, caller, _request) = received("GET / HTTP/1.1\r\n\r\n").await;
         let task = Arc::<Wakes>::default();
         let waker = Waker::from(Arc::clone(&task));
-        assert!(connection.poll_gone(&mut Context::from_waker(&waker)).is_pending());
+        assert!(connection.poll_gone(&mut Context::from_waker(&waker), false).is_pending());
+        assert!(connection.poll_gone(&mut Context::from_waker(&waker), true).is_pending());
         drop(caller);
         assert_eq!(task.count(), 1);
-        assert!(connection.poll_gone(&mut Context::from_waker(&waker)).is_ready());
+        assert!(connection.poll_gone(&mut Context::from_waker(&waker), true).is_ready());
 
         // In the middle of a body its reader does, and says so.
         let head = "POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nab";
@@ -80,7 +81,7 @@ fn a_caller_that_leaves_is_noticed_by_whoever_looks() {
         let waker = Waker::from(Arc::clone(&task));
         let of_reader = Waker::from(Arc::clone(&reader));
         let mut body = request.into_body();
-        assert!(connection.poll_gone(&mut Context::from_waker(&waker)).is_pending());
+        assert!(connection.poll_gone(&mut Context::from_waker(&waker), true).is_pending());
         assert!(matches!(poll_body(&mut body, &of_reader), Poll::Ready(Some(Ok(data))) if data == "ab"));
         assert!(poll_body(&mut body, &of_reader).is_pending());
         drop(caller);
@@ -88,7 +89,7 @@ fn a_caller_that_leaves_is_noticed_by_whoever_looks() {
         let broken = poll_body(&mut body, &of_reader);
         assert!(matches!(broken, Poll::Ready(Some(Err(BodyError::Incomplete)))), "{broken:?}");
         assert_eq!(task.count(), 1);
-        assert!(connection.poll_gone(&mut Context::from_waker(&waker)).is_ready());
+        assert!(connection.poll_gone(&mut Context::from_waker(&waker), true).is_ready());
     });
 }
 
@@ -100,11 +101,11 @@ fn after_a_body_the_connection_looks_again() {
         let task = Arc::<Wakes>::default();
         let waker = Waker::from(Arc::clone(&task));
         let mut body = request.into_body();
-        assert!(connection.poll_gone(&mut Context::from_waker(&waker)).is_pending());
+        assert!(connection.poll_gone(&mut Context::from_waker(&waker), true).is_pending());
         caller.write_all(b"ab").await.unwrap();
         assert!(poll_body(&mut body, Waker::noop()).is_ready());
         assert_eq!(task.count(), 1, "it hears that nobody else reads any more");
-        assert!(connection.poll_gone(&mut Context::from_waker(&waker)).is_pending());
+        assert!(connection.poll_gone(&mut Context::from_waker(&waker), true).is_pending());
         drop(caller);
         assert_eq!(task.count(), 2);
     });

@@ -10,6 +10,22 @@
 /// that RFC 3986 allows in a segment, without `;`; percent-encoding only where it is needed, and only of what cannot
 /// be taken for a delimiter, a control character or another encoding, in valid UTF-8.
 pub fn quirk(path: &str) -> Option<&'static str> {
+    if is_simple(path) { None } else { quirk_of_segments(path) }
+}
+
+/// Nearly every path is canonical and needs no closer look: nothing is encoded, and no segment is empty or begins with a dot.
+fn is_simple(path: &str) -> bool {
+    let mut before = 0;
+    let mut all_fine = path.starts_with('/');
+    for &byte in path.as_bytes() {
+        let is_fine = if byte == b'/' { before != b'/' } else { is_plain(byte) };
+        all_fine &= is_fine && !(before == b'/' && byte == b'.');
+        before = byte;
+    }
+    all_fine
+}
+
+fn quirk_of_segments(path: &str) -> Option<&'static str> {
     let Some(rest) = path.as_bytes().strip_prefix(b"/") else {
         return Some("it does not start with `/`");
     };
@@ -103,7 +119,15 @@ const PLAIN: [bool; 256] = {
 
 #[cfg(test)]
 mod tests {
-    use super::quirk;
+    use super::{is_simple, quirk, quirk_of_segments};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_simple_path_is_canonical(path in "[/.a%;~-]{0,8}") {
+            prop_assert!(!is_simple(&path) || quirk_of_segments(&path).is_none());
+        }
+    }
 
     #[test]
     fn ordinary_paths_are_canonical() {

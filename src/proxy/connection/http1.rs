@@ -90,8 +90,8 @@ impl Session<'_> {
                 Signal::Rest if self.connection.is_quiet() => {
                     return Poll::Ready(Ok(ControlFlow::Break(End::Rest)));
                 }
-                // It spoke in the very moment it was to rest.
-                Signal::Rest => {}
+                // It spoke in the very moment it was to rest; the exchange has just ended.
+                Signal::Rest | Signal::Watch => {}
                 Signal::Close => self.closing = true,
                 Signal::HeaderTimeout => return Poll::Ready(Err(Fault::TooSlow)),
                 Signal::Cut => return Poll::Ready(Ok(ControlFlow::Break(self.cut()))),
@@ -180,14 +180,14 @@ impl Session<'_> {
             match signal {
                 Signal::Close => self.closing = true,
                 Signal::Cut => return ControlFlow::Break(self.cut()),
-                Signal::Rest | Signal::HeaderTimeout => {}
+                Signal::Rest | Signal::HeaderTimeout | Signal::Watch => {}
             }
         }
         ControlFlow::Continue(())
     }
 
     fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<End> {
-        ready!(self.connection.poll_gone(cx));
+        ready!(self.connection.poll_gone(cx, self.caller.link.is_watched()));
         self.count_end("caller_left");
         Poll::Ready(End::Drop)
     }

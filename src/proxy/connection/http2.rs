@@ -78,6 +78,8 @@ pub(super) fn serve(
                     count_end(worker, "caller_stalled");
                     return;
                 }
+                // It always is.
+                Err(Signal::Watch) => {}
                 Err(Signal::Rest) => {
                     caller.forwarding.forget();
                     caller.link.set_rested();

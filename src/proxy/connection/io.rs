@@ -3,11 +3,10 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::coop::has_budget_remaining;
 
 use super::link::Link;
 use crate::net::Stream;
@@ -18,36 +17,11 @@ pub struct Watched {
     buffered: Bytes,
     link: Rc<Link>,
     worker: Rc<Worker>,
-    told: Told,
-}
-
-/// Whom the poller will tell when there is something to read. Right as long as nobody but [`Watched`] reads the stream.
-///
-/// In each exchange somebody looks twice whether the caller is still there, and to wait anew costs two locks.
-#[derive(Default)]
-struct Told {
-    /// Who waited last.
-    reader: Option<Waker>,
-    is_waiting: bool,
-}
-
-impl Told {
-    fn is(&self, reader: &Waker) -> bool {
-        self.is_waiting && self.reader.as_ref().is_some_and(|known| known.will_wake(reader))
-    }
-
-    /// `waits`: for the poller, and not for a next turn.
-    fn note(&mut self, reader: &Waker, waits: bool) {
-        self.is_waiting = waits;
-        if waits && !self.is(reader) {
-            self.reader = Some(reader.clone());
-        }
-    }
 }
 
 impl Watched {
     pub fn new(stream: Stream, buffered: Bytes, link: Rc<Link>, worker: Rc<Worker>) -> Self {
-        Self { stream, buffered, link, worker, told: Told::default() }
+        Self { stream, buffered, link, worker }
     }
 
     /// The stream, when all that was read before has been taken.
@@ -83,14 +57,8 @@ impl AsyncRead for Watched {
             self.link.on_read(self.worker.clock.now());
             return Poll::Ready(Ok(()));
         }
-        if self.told.is(cx.waker()) && !self.stream.may_be_readable() {
-            return Poll::Pending;
-        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        // A task that has had its turns is woken for the next one, and the poller does not know of it.
-        let waits = polled.is_pending() && has_budget_remaining();
-        self.told.note(cx.waker(), waits);
         if buf.filled().len() > before {
             self.link.on_read(self.worker.clock.now());
         }
@@ -126,36 +94,5 @@ impl AsyncWrite for Watched {
     /// a tunnel; the connection's task closes it when nothing follows.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::task::Wake;
-
-    use super::*;
-
-    struct Nothing;
-
-    impl Wake for Nothing {
-        fn wake(self: Arc<Self>) {}
-    }
-
-    #[test]
-    fn only_who_waited_last_is_told() {
-        let [one, other] = [(); 2].map(|()| Waker::from(Arc::new(Nothing)));
-        let mut told = Told::default();
-        assert!(!told.is(&one));
-        told.note(&one, true);
-        assert!(told.is(&one) && told.is(&one.clone()) && !told.is(&other));
-        // The poller knows one reader.
-        told.note(&other, true);
-        assert!(!told.is(&one) && told.is(&other));
-        // It has read something, or had its turns.
-        told.note(&other, false);
-        assert!(!told.is(&other));
-        told.note(&other, true);
-        assert!(told.is(&other));
     }
 }

@@ -7,6 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+/// What an exchange is spared that takes less: to look whether its caller is still there costs it two locks.
+const UNWATCHED: Duration = Duration::from_millis(500);
 /// After it was told to go for its idleness, an HTTP/2 caller has this long to acknowledge that, which anyone who is there does.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -20,6 +22,8 @@ pub struct Link {
     multiplexed: Cell<bool>,
     /// Idle, it still holds what it could give up.
     may_rest: Cell<bool>,
+    /// The exchange takes long, so that its caller may leave before it ends.
+    watched: Cell<bool>,
     signal: Cell<Option<Signal>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -41,6 +45,8 @@ pub enum Phase {
 pub enum Signal {
     /// Take the connection apart and keep the stream alone. HTTP/2, which cannot be, gives up what it can.
     Rest,
+    /// Look whether the caller is still there, until the exchange ends. HTTP/2 always does.
+    Watch,
     /// The head did not arrive in time.
     HeaderTimeout,
     /// Finish what is in flight, then close.
@@ -67,6 +73,7 @@ impl Link {
             blocked_since: Cell::new(None),
             multiplexed: Cell::new(false),
             may_rest: Cell::new(true),
+            watched: Cell::new(false),
             signal: Cell::new(None),
             waker: RefCell::default(),
         }
@@ -119,6 +126,7 @@ impl Link {
         self.in_flight.set(self.in_flight.get() + 1);
         if self.in_flight.get() == 1 {
             self.may_rest.set(true);
+            self.watched.set(false);
             self.enter(Phase::Busy, now);
         }
     }
@@ -128,6 +136,11 @@ impl Link {
         if self.in_flight.get() == 0 && self.phase.get() == Phase::Busy {
             self.enter(Phase::Idle, now);
         }
+    }
+
+    /// [`Signal::Watch`] was sent in this exchange.
+    pub fn is_watched(&self) -> bool {
+        self.watched.get()
     }
 
     /// Since when it has been idle, if it is and could rest.
@@ -154,14 +167,20 @@ impl Link {
             }
             Phase::Idle | Phase::Resting if age >= patience.idle => Some(Signal::Close),
             Phase::Idle if age >= patience.rest && self.may_rest.get() => Some(Signal::Rest),
+            Phase::Busy if age >= UNWATCHED && !self.watched.get() && !self.multiplexed.get() => {
+                Some(Signal::Watch)
+            }
             _ => None,
         }
     }
 
     pub fn send(&self, signal: Signal) {
-        // A connection that is to close does not rest.
+        if signal == Signal::Watch {
+            self.watched.set(true);
+        }
+        // A connection that is to close does not rest, and is woken for that already.
         let stronger = match (self.signal.get(), signal) {
-            (Some(Signal::Cut), _) | (Some(Signal::Close), Signal::Rest) => return,
+            (Some(Signal::Cut), _) | (Some(Signal::Close), Signal::Rest | Signal::Watch) => return,
             (_, signal) => signal,
         };
         self.signal.set(Some(stronger));
@@ -209,11 +228,17 @@ mod tests {
         assert_eq!(link.due(at(11), &PATIENCE), Some(Signal::HeaderTimeout));
 
         link.begin(at(11));
+        assert_eq!(link.due(at(11), &PATIENCE), None, "most exchanges are over in no time");
+        assert_eq!(link.due(at(12), &PATIENCE), Some(Signal::Watch));
+        link.send(Signal::Watch);
         assert_eq!(link.due(at(10_000), &PATIENCE), None, "an exchange has timeouts of its own");
         link.on_write(true, at(20));
         assert_eq!(link.due(at(80), &PATIENCE), Some(Signal::Cut), "the caller takes nothing");
         link.on_write(false, at(80));
         assert_eq!(link.due(at(200), &PATIENCE), None);
+        link.end(at(200));
+        link.begin(at(200));
+        assert_eq!(link.due(at(201), &PATIENCE), Some(Signal::Watch), "each exchange anew");
     }
 
     #[test]
@@ -243,6 +268,17 @@ mod tests {
         }
         assert_eq!(link.due(at(29 + 75), &PATIENCE), Some(Signal::Close), "it grows old all the same");
         assert_eq!(link.due(at(29 + 80), &PATIENCE), Some(Signal::Cut), "and does not answer that");
+    }
+
+    #[test]
+    fn who_is_to_close_is_watched_too() {
+        let start = Instant::now();
+        let link = Link::new(start);
+        link.begin(start);
+        link.send(Signal::Close);
+        link.send(Signal::Watch);
+        let told = link.poll_signal(&Context::from_waker(Waker::noop()));
+        assert!(told == Poll::Ready(Signal::Close) && link.is_watched());
     }
 
     #[test]

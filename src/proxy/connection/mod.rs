@@ -252,7 +252,7 @@ async fn sniff(stream: &mut Stream, worker: &Worker, link: &Link) -> Sniffed {
             biased;
             signal = std::future::poll_fn(|cx| link.poll_signal(cx)) => match signal {
                 Signal::Rest if read.is_empty() => return Sniffed::Silence,
-                Signal::Rest => continue,
+                Signal::Rest | Signal::Watch => continue,
                 // Who has spoken by now is not closed for having been silent.
                 Signal::Close if read.is_empty() && stream.has_arrived() => continue,
                 Signal::HeaderTimeout | Signal::Close | Signal::Cut => return Sniffed::End,
