@@ -70,7 +70,14 @@ fn is_blank(byte: Option<&u8>) -> bool {
 
 /// How many bytes of a token (RFC 9110 §5.6.2) `bytes` begins with.
 fn token(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| TOKEN[usize::from(**byte)]).count()
+    let mut length = 0;
+    for byte in bytes {
+        if !TOKEN[usize::from(*byte)] {
+            break;
+        }
+        length += 1;
+    }
+    length
 }
 
 /// How many bytes of a value or a reason `bytes` begins with: anything but controls, the tab excepted.

@@ -15,14 +15,21 @@ pub fn quirk(path: &str) -> Option<&'static str> {
 
 /// Nearly every path is canonical and needs no closer look: nothing is encoded, and no segment is empty or begins with a dot.
 fn is_simple(path: &str) -> bool {
-    let mut before = 0;
-    let mut all_fine = path.starts_with('/');
+    let mut begins_segment = false;
     for &byte in path.as_bytes() {
-        let is_fine = if byte == b'/' { before != b'/' } else { is_plain(byte) };
-        all_fine &= is_fine && !(before == b'/' && byte == b'.');
-        before = byte;
+        if byte == b'/' {
+            if begins_segment {
+                return false;
+            }
+            begins_segment = true;
+        } else {
+            if !is_plain(byte) || (begins_segment && byte == b'.') {
+                return false;
+            }
+            begins_segment = false;
+        }
     }
-    all_fine
+    path.starts_with('/')
 }
 
 fn quirk_of_segments(path: &str) -> Option<&'static str> {
