@@ -3,7 +3,8 @@
 //! Why not a general library's connection: a proxy sends one request and waits for its answer, on one
 //! thread. A connection that is polled by whoever waits for it needs no task of its own, no channels and no
 //! wake-up between the two, which is half of the instructions of a request (see `docs/performance.md`).
-//! What a library does better stays a library's: `httparse` parses, `http` holds what was parsed.
+//! What a library does better stays a library's: `httparse` parses what is not written as usual, `http`
+//! holds what was parsed.
 //!
 //! ```text
 //!  caller ── server::Connection ── Request<server::Body> ──► forward ──► client::Connection ── instance

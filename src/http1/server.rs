@@ -1,7 +1,7 @@
 //! A caller's connection: requests come out of it, answers go into it, one at a time.
 //!
 //! The body of a request is read by whoever forwards it, straight from the socket; the connection's own task
-//! watches meanwhile whether the caller is still there.
+//! watches, if it is told to, whether the caller is still there.
 
 mod body;
 

@@ -148,6 +148,18 @@ fn a_caller_that_shuts_its_side_has_left() {
 }
 
 #[test]
+fn a_caller_that_shuts_its_side_gets_an_answer_that_comes_soon() {
+    let origin = RawOrigin::answering(|_| Reply::ok("here it is"));
+    let segue = Segue::with(&origin.url(), None, "", "");
+    // Again where the machine stood still just then.
+    until("an answer", || {
+        let mut wire = Wire::sent(segue.address, "GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        wire.shut_write();
+        wire.rest().ends_with(b"here it is").then_some(())
+    });
+}
+
+#[test]
 fn a_caller_that_stops_in_the_middle_is_let_go() {
     let origin = RawOrigin::start();
     let segue = Segue::with(&origin.url(), None, "", "");

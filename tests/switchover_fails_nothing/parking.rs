@@ -43,6 +43,28 @@ fn beyond_max_parked_callers_are_refused_and_one_that_leaves_makes_room() {
 }
 
 #[test]
+fn who_has_left_while_it_was_parked_is_not_sent_afterwards() {
+    let stage = Stage::new("", &[]);
+    let upload = Upload::begin(stage.address());
+    stage.until_service("in_flight", 1);
+    thread::scope(|scope| {
+        let switchover = scope.spawn(|| stage.segue.switchover("{}"));
+        stage.until_service("gate", "draining");
+        // What of a body was not read yet would hide that its caller has left.
+        let write = |n| format!("{}content-length: 0\r\n\r\n", head(&format!("POST /ledger/left-{n}")));
+        let left: Vec<_> = (0..8).map(|n| sent(stage.address(), write(n))).collect();
+        stage.until_service("parked", left.len());
+        drop(left);
+        upload.finish();
+        assert_eq!(switchover.join().unwrap()["outcome"], "completed");
+    });
+    assert_eq!(stage.post("/ledger/stayed").status, 200);
+    stage.assert_quiet();
+    let keys: Vec<_> = stage.counts().into_keys().collect();
+    assert_eq!(keys, ["stayed"], "callers that gave up may have tried elsewhere");
+}
+
+#[test]
 fn who_is_not_let_go_in_time_is_told_to_come_again() {
     // Two workers share the rate: each lets one go at once and the next a second later.
     let stage = Stage::new("park_timeout = \"700ms\"\nrelease_per_second = 2", &[]);

@@ -252,6 +252,14 @@ mod tests {
     }
 
     #[test]
+    fn lines_fit_into_a_map() {
+        let lines = |count| "a: b\r\n".repeat(count);
+        assert!(taken(&lines(USUAL_HEADERS)).is_some() && taken(&lines(USUAL_HEADERS + 1)).is_none());
+        let named = |length| format!("{}: b\r\n", "a".repeat(length));
+        assert!(taken(&named(LONGEST_NAME)).is_some() && taken(&named(LONGEST_NAME + 1)).is_none());
+    }
+
+    #[test]
     fn what_matters_later_is_noted() {
         let lines = taken("Date: now\r\nContent-Length: 4\r\n").unwrap();
         assert_eq!((lines.has_date, lines.length, lines.may_be_suspect), (true, Some(4), false));

@@ -65,7 +65,7 @@ where
         if this.ended
             && let Some(watcher) = inner.watcher.take()
         {
-            // It watches the socket itself from now on.
+            // If somebody has to look at the socket, it has to be the watcher from now on.
             watcher.wake();
         }
         Poll::Ready(polled)

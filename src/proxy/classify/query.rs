@@ -116,7 +116,9 @@ impl<'a> Key<'a> {
         let names_action = words::action_in(self.name()).is_some()
             || match normal.as_slice() {
                 b"action" | b"act" | b"do" | b"op" | b"cmd" | b"command" | b"task" | b"operation"
-                | b"method" => self.decoded_value().is_none_or(|value| words::action_in(&value).is_some()),
+                | b"method" => {
+                    self.decoded_value().is_none_or(|value| words::action_in_decoded(&value).is_some())
+                }
                 // GraphQL on a path that was not opted in, by a server that lets GET mutate.
                 b"query" => self.decoded_value().is_none_or(|text| names_operation(&text)),
                 _ => false,

@@ -10,10 +10,20 @@
 
 /// The first action named in `text`, as it is written there. Percent-encoded bytes end a word.
 pub fn action_in(text: &[u8]) -> Option<&[u8]> {
+    find(text, 3)
+}
+
+/// The same in text that is decoded already, where a `%` is one like any other.
+pub fn action_in_decoded(text: &[u8]) -> Option<&[u8]> {
+    find(text, 1)
+}
+
+/// `percent`: so many bytes belong to a `%`.
+fn find(text: &[u8], percent: usize) -> Option<&[u8]> {
     let mut previous: &[u8] = b"";
     let mut rest = text;
     loop {
-        let word = next_word(rest)?;
+        let word = next_word(rest, percent)?;
         if word.begins_segment {
             previous = b"";
         }
@@ -75,13 +85,13 @@ struct Word {
     begins_segment: bool,
 }
 
-/// The first word of `text`; `%41` counts whole, so that its digits are not taken for one.
-fn next_word(text: &[u8]) -> Option<Word> {
+/// The first word of `text`. An encoded byte such as `%41` counts whole, so that its digits are not taken for one.
+fn next_word(text: &[u8], percent: usize) -> Option<Word> {
     let kind = |byte: &u8| KINDS[usize::from(*byte)];
     let (mut from, mut begins_segment) = (0, false);
     loop {
         match text.get(from)? {
-            b'%' => from += 3,
+            b'%' => from += percent,
             byte if kind(byte) != Kind::Other => break,
             byte => {
                 begins_segment |= *byte == b'/';
@@ -204,7 +214,7 @@ const fn actions(initial: u8) -> &'static [&'static str] {
 
 #[cfg(test)]
 mod tests {
-    use super::{action_in, actions};
+    use super::{action_in, action_in_decoded, actions};
 
     fn found(text: &str) -> Option<&str> {
         action_in(text.as_bytes()).and_then(|word| std::str::from_utf8(word).ok())
@@ -254,6 +264,14 @@ mod tests {
             let (start, end) = action.split_at(action.len() / 2);
             assert!(action_in(format!("/{start}-{end}7").as_bytes()).is_some(), "{action}");
         }
+    }
+
+    #[test]
+    fn in_decoded_text_a_percent_sign_hides_nothing() {
+        for text in ["50%delete", "50%/delete", "%delete", "log%out"] {
+            assert!(action_in_decoded(text.as_bytes()).is_some(), "{text}");
+        }
+        assert_eq!(action_in(b"/50%de/lete"), None, "where it is encoded, these are no letters");
     }
 
     #[test]

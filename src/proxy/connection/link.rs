@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// What an exchange is spared that takes less: to look whether its caller is still there costs it two locks.
+/// What an exchange is spared that takes less, about: to look whether its caller is still there costs it two locks.
 const UNWATCHED: Duration = Duration::from_millis(500);
 /// After it was told to go for its idleness, an HTTP/2 caller has this long to acknowledge that, which anyone who is there does.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ pub struct Link {
     multiplexed: Cell<bool>,
     /// Idle, it still holds what it could give up.
     may_rest: Cell<bool>,
-    /// The exchange takes long, so that its caller may leave before it ends.
+    /// The exchange takes long or waits at the gate, so that its caller may leave before it ends.
     watched: Cell<bool>,
     signal: Cell<Option<Signal>>,
     waker: RefCell<Option<Waker>>,
@@ -138,7 +138,11 @@ impl Link {
         }
     }
 
-    /// [`Signal::Watch`] was sent in this exchange.
+    /// From here on the exchange looks whether its caller is still there.
+    pub fn watch(&self) {
+        self.watched.set(true);
+    }
+
     pub fn is_watched(&self) -> bool {
         self.watched.get()
     }
@@ -176,7 +180,7 @@ impl Link {
 
     pub fn send(&self, signal: Signal) {
         if signal == Signal::Watch {
-            self.watched.set(true);
+            self.watch();
         }
         // A connection that is to close does not rest, and is woken for that already.
         let stronger = match (self.signal.get(), signal) {

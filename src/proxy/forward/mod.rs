@@ -97,8 +97,10 @@ async fn serve(
         Verdict::Known(class, _) => class,
         Verdict::NeedsBody(_) => Class::Write,
     };
-    let admission =
-        service.gate.admit(class, request.uri().path_and_query(), caller.worker.clock.now()).await?;
+    let path = request.uri().path_and_query();
+    // Who leaves while it is parked makes room, and is not sent any more.
+    let waits = || caller.link.watch();
+    let admission = service.gate.admit(class, path, caller.worker.clock.now(), waits).await?;
     if let Some(held) = admission.held {
         let mut counts = service.counts.borrow_mut();
         counts.parked += 1;

@@ -120,16 +120,18 @@ impl Gate {
     }
 
     /// Lets a request through, now or when the gate opens again. `now` may be coarse: how old the exchange is counts from
-    /// [`Guard::begins`].
+    /// [`Guard::begins`]. `waits` is told before it has to wait.
     pub async fn admit(
         self: &Rc<Self>,
         class: Class,
         path: Option<&PathAndQuery>,
         now: Instant,
+        waits: impl FnOnce(),
     ) -> Result<Admission, Refused> {
         if let Some(guard) = self.try_admit(class, path, now) {
             return Ok(Admission { guard, held: None });
         }
+        waits();
         // Boxed: waiting is rare and large, and every request would carry the room for it.
         Box::pin(self.wait(class, path)).await
     }

@@ -48,7 +48,7 @@ async fn park(gate: &Rc<Gate>, class: Class) -> JoinHandle<Result<Admission, Ref
     let (before, gate) = (gate.parked(), Rc::clone(gate));
     let task = {
         let gate = Rc::clone(&gate);
-        spawn_local(async move { gate.admit(class, None, Instant::now()).await })
+        spawn_local(async move { gate.admit(class, None, Instant::now(), || ()).await })
     };
     while gate.parked() == before {
         yield_now().await;
@@ -187,7 +187,7 @@ fn one_that_waited_too_long_is_refused_and_leaves_nothing_behind() {
         let everywhere = Arc::default();
         let (gate, _) = gate_of(ParkLimits { timeout: Duration::from_millis(5), ..LIMITS }, &everywhere);
         gate.obey(CLOSE);
-        let refused = gate.admit(Class::Read, None, Instant::now()).await.err();
+        let refused = gate.admit(Class::Read, None, Instant::now(), || ()).await.err();
         assert_eq!(refused, Some(Refused::ParkedTooLong));
         assert_eq!((gate.parked(), everywhere.load(Ordering::Relaxed)), (0, 0));
     });
@@ -204,7 +204,7 @@ fn the_number_of_those_who_wait_is_limited_over_all_gates() {
         let first = park(&here, Class::Read).await;
         let _second = park(&there, Class::Read).await;
         for gate in [&here, &there] {
-            let refused = gate.admit(Class::Read, None, Instant::now()).await.err();
+            let refused = gate.admit(Class::Read, None, Instant::now(), || ()).await.err();
             assert_eq!(refused, Some(Refused::TooManyParked));
         }
         first.abort();
@@ -235,7 +235,7 @@ fn one_that_leaves_after_it_was_let_through_is_counted_out() {
     on_a_worker(async {
         let (gate, told) = gate(LIMITS);
         gate.obey(CLOSE);
-        let mut waiting = Box::pin(gate.admit(Class::Write, None, Instant::now()));
+        let mut waiting = Box::pin(gate.admit(Class::Write, None, Instant::now(), || ()));
         assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         gate.obey(RESUME);
         while gate.in_flight() == 0 {
