@@ -239,6 +239,7 @@ mod tests {
             "do=log%6fut",
             "Action=Log+Out",
             "cmd=%zz",
+            "cmd=50%25delete",
             "query=mutation{a}",
             "query=%6dutation%7Ba%7D",
         ] {
