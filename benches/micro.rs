@@ -120,7 +120,7 @@ fn admit(criterion: &mut Criterion) {
         let nobody = Arc::new(AtomicUsize::new(0));
         let gate = Gate::new(1, InstanceName::Source, limits, nobody, Box::new(|_| {}));
         let (path, now) = (PathAndQuery::from_static(PATH), Instant::now());
-        let enter = |gate: &Rc<Gate>| gate.admit(Class::Read, Some(&path), now).now_or_never();
+        let enter = |gate: &Rc<Gate>| gate.admit(Class::Read, Some(&path), now, || ()).now_or_never();
         let in_flight: Vec<_> = (0..others).map(|_| enter(&gate)).collect();
         group.bench_function(format!("{others} in flight"), |bencher| {
             // Dropping what comes back is the leaving.
