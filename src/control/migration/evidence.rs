@@ -7,8 +7,8 @@ use crate::config::{self, Endpoint, InstanceName, Scheme};
 use crate::instance::Role;
 use crate::migrate::checks::{Patient, Suite};
 use crate::migrate::gate::{
-    self, Drain, Evidence, GateVerdict, Health, Interval, Observed, Pairs, Pause, Quantiles, STORE_SWAP,
-    Sizing, Subject, Thresholds, predict_pause,
+    self, Drain, Evidence, GateVerdict, Health, Interval, LEAST_FOR_P99, Observed, Pairs, Pause, Quantiles,
+    STORE_SWAP, Sizing, Subject, Thresholds, predict_pause,
 };
 use crate::migrate::record::{Baseline, Record};
 use crate::record::{Clock, Direction, Side};
@@ -21,8 +21,6 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Answers without which nothing is rolled back for its share of failures or its latency.
 const LEAST_FAILURES: u64 = 20;
 const LEAST_ANSWERS: u64 = 200;
-/// For its p99: one stall holds up as many answers as there are connections, and that may be more than 1 % of fewer.
-const LEAST_ANSWERS_P99: u64 = 2_000;
 /// Of failures beyond the source's own share.
 const WORSE_BY: f64 = 0.02;
 /// A quantile of the new side's may be this much of the source's, …
@@ -202,7 +200,7 @@ impl Control {
         let comparable = before.answers >= LEAST_ANSWERS;
         let quantiles = [
             ("p90", LEAST_ANSWERS, waits.p90, before.p90_us),
-            ("p99", LEAST_ANSWERS_P99, waits.p99, before.p99_us),
+            ("p99", LEAST_FOR_P99, waits.p99, before.p99_us),
         ];
         for (name, least, now, before) in quantiles {
             let most = (before * SLOWER).max(before + SLOWER_US);

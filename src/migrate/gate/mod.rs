@@ -35,7 +35,7 @@ pub use evidence::{
     Evidence, Health, Interval, Observed, Pairs, Pause, Quantile, Quantiles, Replication, Sizing, Subject,
 };
 pub use pause::{Drain, STORE_SWAP, predict_pause};
-pub use thresholds::{Margin, Thresholds};
+pub use thresholds::{LEAST_FOR_P99, Margin, Thresholds};
 
 /// A named condition for the switchover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -74,10 +74,15 @@ fn a_shadow_as_good_as_its_source_passes_every_gate_that_is_configured() {
 
 #[test]
 fn seven_of_ten_answers_a_hundred_times_slower_fail_as_do_three_of_ten() {
-    for shadow in [[100_000, 100_000, 100_000], [1_000, 100_000, 100_000], [1_000, 1_000, 100_000]] {
+    let hundred = 100_000;
+    for (count, shadow) in [
+        (600, [hundred, hundred, hundred]),
+        (600, [1_000, hundred, hundred]),
+        (2_000, [1_000, 1_000, hundred]),
+    ] {
         let found = verdict(Gate::Latency, |evidence| {
-            evidence.observed.source = quantiles(600, [1_000, 1_000, 1_000]);
-            evidence.observed.shadow = quantiles(600, shadow);
+            evidence.observed.source = quantiles(count, [1_000, 1_000, 1_000]);
+            evidence.observed.shadow = quantiles(count, shadow);
         });
         assert_eq!(found, Verdict::Fail, "{shadow:?}");
     }
@@ -213,6 +218,29 @@ fn what_chance_explains_does_not_fail() {
     assert!(undecided.reason.contains("needs 300 more"), "{}", undecided.reason);
     assert_eq!(of(100_000, 1.3).verdict, Verdict::Fail, "the same, and no chance any more");
     assert_eq!(of(300, 2.0).verdict, Verdict::Fail);
+}
+
+#[test]
+fn one_stall_of_the_shadow_fails_nothing_while_it_is_more_than_a_hundredth() {
+    // 16 callers' answers were held up together, and the rest are faster than the source's.
+    let of = |count: u64| {
+        judged(Gate::Latency, |evidence| {
+            evidence.observed.source = even(count, 1.0);
+            let stalled =
+                |at: f64| Duration::from_millis(if at > 1.0 - 16.0 / count as f64 { 500 } else { 5 });
+            evidence.observed.shadow = Quantiles::of(count, stalled);
+        })
+    };
+    assert_eq!(of(300).verdict, needs(300, What::Pairs), "{}", of(300).reason);
+    assert_eq!(of(1_599).verdict, needs(1_599, What::Pairs));
+    assert_eq!(of(1_700).verdict, Verdict::Pass, "it is known for what it was");
+    // A shadow whose every twenty-fifth answer is late is another matter.
+    let late = |at: f64| Duration::from_millis(if at > 0.96 { 500 } else { 5 });
+    let found = judged(Gate::Latency, |evidence| {
+        evidence.observed.source = even(20_000, 1.0);
+        evidence.observed.shadow = Quantiles::of(20_000, late);
+    });
+    assert_eq!(found.verdict, Verdict::Fail, "{}", found.reason);
 }
 
 #[test]

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::config::Migration;
 
+/// Answers without which a p99 speaks against nobody: of fewer, those that a single stall held up, one for each of twenty
+/// connections, are more than 1 %.
+pub const LEAST_FOR_P99: u64 = 2_000;
+
 /// See [`Thresholds::default`] for the reasons.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thresholds {
