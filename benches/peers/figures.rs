@@ -62,14 +62,19 @@ impl Figure {
 /// The figures of one measurement; those that the load cannot know are absent.
 pub type Figures = BTreeMap<Figure, f64>;
 
-/// Several values of one figure. The extremes are shown, not hidden: on a shared machine they say how far to
-/// trust the median.
+/// Several values of one figure. The extremes are shown, not hidden: on a shared machine they say how far to trust a single
+/// one. What they are samples of has its median between `low` and `high`: with 95 %, as far as they do not depend on each other.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Spread {
     pub min: f64,
+    pub low: f64,
     pub median: f64,
+    pub high: f64,
     pub max: f64,
 }
+
+/// Of the true median's being beyond each end of its interval.
+const BEYOND: f64 = 0.025;
 
 impl Spread {
     /// `None` without a value.
@@ -84,6 +89,23 @@ impl Spread {
         } else {
             f64::midpoint(*values.get(middle.saturating_sub(1))?, upper)
         };
-        Some(Self { min, median, max })
+        let outside = beyond_median(values.len());
+        let low = *values.get(outside)?;
+        let high = *values.get(values.len() - 1 - outside)?;
+        Some(Self { min, low, median, high, max })
     }
+}
+
+/// How many of the least, and of the largest, of `count` values lie outside of the median's interval: how many are below
+/// the true median is binomial (David & Nagaraja, Order Statistics, § 7.1). With fewer than six values it is none.
+fn beyond_median(count: usize) -> usize {
+    let mut exactly = 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
+    let mut at_most = exactly;
+    let mut outside = 0;
+    while at_most <= BEYOND && outside < count / 2 {
+        outside += 1;
+        exactly *= (count - outside + 1) as f64 / outside as f64;
+        at_most += exactly;
+    }
+    outside.saturating_sub(1)
 }

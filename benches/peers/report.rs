@@ -35,12 +35,13 @@ impl Report<'_> {
         if !judged.is_empty() {
             println!("\nTargets, by the median of {} rounds and their turns\n", self.rounds);
             for target in judged {
-                let measured = spread(target.measured, |value| format!("{value:.2}"));
+                let Spread { low, high, .. } = target.measured;
                 println!(
-                    "  {:7}  {:54} {:>7}   {measured}",
+                    "  {:7}  {:54} {:>7}   {}; median {low:.2}–{high:.2}",
                     target.verdict.shown(),
                     target.what,
-                    target.bound
+                    target.bound,
+                    spread(target.measured, |value| format!("{value:.2}")),
                 );
             }
         }

@@ -143,6 +143,8 @@ const EVERYBODY_AND_NOBODY: &[Contender] = &[
 ];
 const HTTP_PEERS: &[Contender] =
     &[plain(Nginx), plain(Haproxy), plain(TrafficServer), plain(Caddy), plain(Envoy), plain(Segue)];
+const BESIDE_BAD_SHADOWS: &[Contender] =
+    &[plain(Segue), to(Segue, Mirror::Hung), to(Segue, Mirror::Dead), to(Segue, Mirror::Slow)];
 const MAIN_PEERS: &[Contender] = &[plain(Nginx), plain(Haproxy), plain(Envoy), plain(Segue)];
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -185,24 +187,19 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: true,
-        turns: 3,
+        turns: 5,
     },
     Scenario {
         name: "bad-shadow",
         what: "the same, the shadow hung, dead or 10 s slow; without a mirror beside it",
-        contenders: &[
-            plain(Segue),
-            to(Segue, Mirror::Hung),
-            to(Segue, Mirror::Dead),
-            to(Segue, Mirror::Slow),
-        ],
+        contenders: BESIDE_BAD_SHADOWS,
         workers: 1,
         downstream: Downstream::Http1,
         load: SMALL,
         compared: RequestsPerSecond,
         shown: CLOSED,
         quick: true,
-        turns: 3,
+        turns: 5,
     },
     Scenario {
         name: "hung-shadow-peers",
@@ -298,20 +295,29 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: P999Ms,
         shown: OPEN,
         quick: false,
-        turns: 3,
+        turns: 5,
+    },
+    Scenario {
+        name: "open-bad-shadow",
+        what: "the same, the shadow hung, dead or 10 s slow; without a mirror beside it",
+        contenders: BESIDE_BAD_SHADOWS,
+        workers: 1,
+        downstream: Downstream::Http1,
+        load: Load::Open { share: 0.5 },
+        compared: P99Ms,
+        shown: OPEN,
+        quick: false,
+        turns: 5,
     },
     Scenario {
         name: "open-mirror",
-        what: "the same, 5 % mirrored to a live shadow, and to one that is hung, dead or 10 s slow",
+        what: "the same, 5 % mirrored to a live shadow",
         contenders: &[
             to(Nginx, Mirror::Live),
             to(TrafficServer, Mirror::Live),
             to(Envoy, Mirror::Live),
             to(Segue, Mirror::Live),
             plain(Segue),
-            to(Segue, Mirror::Hung),
-            to(Segue, Mirror::Dead),
-            to(Segue, Mirror::Slow),
         ],
         workers: 1,
         downstream: Downstream::Http1,

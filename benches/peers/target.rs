@@ -76,7 +76,7 @@ const fn segue(scenario: &'static str) -> Place {
 
 /// Throughput and memory of a saturated proxy; latency of one that is not, as a closed loop's is the length of its queue.
 const SATURATED: &str = "bad-shadow";
-const AT_EASE: &str = "open-mirror";
+const AT_EASE: &str = "open-bad-shadow";
 
 const fn target(what: &'static str, figure: Figure, ours: Place, bound: Bound) -> Target {
     Target { what, figure, ours, bound }
