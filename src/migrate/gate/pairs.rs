@@ -92,22 +92,22 @@ pub(super) fn latency(evidence: &Evidence, thresholds: &Thresholds) -> GateVerdi
     // The two clocks of a pair may be missing apart: a slow caller makes the source's meaningless.
     let count = source.count.min(shadow.count);
     let compared = [
-        ("p50", 2, source.p50, shadow.p50, thresholds.p50),
-        ("p90", 10, source.p90, shadow.p90, thresholds.p90),
-        ("p99", 100, source.p99, shadow.p99, thresholds.p99),
+        ("p50", 2, 0, source.p50, shadow.p50, thresholds.p50),
+        ("p90", 10, 0, source.p90, shadow.p90, thresholds.p90),
+        ("p99", 100, LEAST_FOR_P99, source.p99, shadow.p99, thresholds.p99),
     ];
     // A quantile is known once a few pairs lie beyond it; before that it is the largest of them, which is chance.
     let compared = compared.into_iter().filter(|(_, one_in, ..)| count >= BEYOND * one_in);
-    let compared: Vec<_> =
-        compared.map(|(name, _, source, shadow, margin)| (name, source, shadow, margin)).collect();
+    let compared: Vec<_> = compared
+        .map(|(name, _, least, source, shadow, margin)| (name, least, source, shadow, margin))
+        .collect();
     let mut judged = Vec::new();
     let (mut seems_slower, mut is_slower) = (false, false);
-    for &(name, source, shadow, margin) in &compared {
+    for &(name, least, source, shadow, margin) in &compared {
         let exceeded = margin.is_exceeded(source.seen, shadow.seen);
         seems_slower |= exceeded;
         // One stall holds up as many answers as are on their way; the quantile's own bounds know nothing of that.
-        let one_stall_explains = name == "p99" && count < LEAST_FOR_P99;
-        is_slower |= !one_stall_explains && margin.is_exceeded(source.high, shadow.low);
+        is_slower |= count >= least && margin.is_exceeded(source.high, shadow.low);
         judged.push(format!(
             "{name} {} against {} ({} × {} and {} more {})",
             millis(shadow.seen),
@@ -135,7 +135,7 @@ pub(super) fn latency(evidence: &Evidence, thresholds: &Thresholds) -> GateVerdi
     let mut verdict = GateVerdict::new(GATE, verdict, reason)
         .number("pairs", count)
         .number("min_pairs", thresholds.min_pairs);
-    for (name, source, shadow, margin) in compared {
+    for (name, _, source, shadow, margin) in compared {
         verdict = verdict
             .number(&format!("source_{name}_us"), micros(source.seen))
             .number(&format!("source_{name}_at_most_us"), micros(source.high))
