@@ -192,7 +192,9 @@ impl Work<'_> {
                 let how = how_it_ended(provider, &record.spec.id, code, out_of_memory).await;
                 Err(Stop::failed(format!("the new instance is gone: {how}")))
             }
-            Ok(State::Absent | State::Made) => Err(Stop::failed("the new instance does not run any more")),
+            Ok(State::Absent | State::Made) => {
+                Err(Stop::failed("the new instance is gone: it does not run any more"))
+            }
             // What cannot be seen now may be seen a little later.
             Ok(State::Running | State::Fenced) | Err(_) => Ok(()),
         }
