@@ -349,6 +349,9 @@ impl Inner {
         if self.keeps_alive && self.sent && clean {
             self.upload = None;
             self.stage = Stage::Rested;
+            if let Some(wire) = &mut self.wire {
+                wire.give_back();
+            }
         } else {
             self.close();
         }

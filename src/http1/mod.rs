@@ -19,6 +19,7 @@ mod incoming;
 mod outgoing;
 mod reply;
 pub mod server;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -24,9 +24,7 @@ use super::incoming::Decoder;
 use super::outgoing::{Framing, LengthError, Writer};
 use super::reply::{Headers, Reply};
 use super::wire::Wire;
-
-/// Room for a head, taken at once.
-const HEAD_ROOM: usize = 1024;
+use crate::net::turn::StepBack;
 
 pub struct Connection<S>(Rc<Shared<S>>);
 
@@ -80,6 +78,8 @@ pub struct Answering<B> {
     body: B,
     framing: Framing,
     ended: bool,
+    /// Before anything of it is written.
+    step_back: StepBack,
 }
 
 /// What follows an answer.
@@ -182,7 +182,12 @@ where
         let hint = (!body.is_end_stream()).then(|| body.size_hint());
         let inner = &mut *self.0.borrow_mut();
         let framing = inner.write_head(status, &headers, hint, close);
-        Answering { body, ended: framing.is_none(), framing: framing.unwrap_or(Framing::Known(0)) }
+        Answering {
+            body,
+            ended: framing.is_none(),
+            framing: framing.unwrap_or(Framing::Known(0)),
+            step_back: StepBack::default(),
+        }
     }
 
     /// Writes an answer to its end.
@@ -204,6 +209,7 @@ where
                     }
                 }
             }
+            ready!(answering.step_back.poll(cx));
             ready!(self.0.borrow_mut().poll_write(cx))?;
             if answering.ended {
                 return Poll::Ready(Ok(self.0.borrow_mut().end()));
@@ -300,8 +306,7 @@ where
         }
         let never_has_body = status.is_informational() || status == StatusCode::NO_CONTENT;
         let has_body = !self.is_head && !never_has_body && status != StatusCode::NOT_MODIFIED;
-        let out = &mut self.writer.head;
-        out.reserve(HEAD_ROOM);
+        let out = self.writer.head();
         head::write_status_line(out, status);
         let (announced, has_date) = match headers {
             // A length that must not be said is taken out, which needs a closer look.

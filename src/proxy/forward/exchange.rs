@@ -11,6 +11,7 @@ use http::{Request, StatusCode};
 use super::answer::{Open, Times, direction};
 use super::upload::{Release, Upload, UploadFault, UploadState};
 use crate::http1::Reply;
+use crate::net::turn;
 use crate::proxy::classify::Class;
 use crate::proxy::gate::Guard;
 use crate::proxy::gate::local::{Signal, Stage};
@@ -65,6 +66,10 @@ impl Exchange {
                 release.now();
             }
         };
+        turn::step_back().await;
+        if let Some(signal) = guard.signal() {
+            return Err(signalled(signal, &service));
+        }
         loop {
             attempts += 1;
             let now = Instant::now();

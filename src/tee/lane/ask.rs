@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::copy::Copy;
 use crate::http1::{Reply, client};
+use crate::net::turn;
 use crate::tee::budget::Permit;
 use crate::tee::compare::{Digester, End, Head, Outcome};
 use crate::tee::skip::Skip;
@@ -86,6 +87,7 @@ pub async fn ask(
             Err(error) => return Leg { connect, retried, ..Leg::unseen(&error) },
         };
         connect = lease.connect.or(connect);
+        turn::step_back().await;
         let sent = Instant::now();
         sent_any.set(true);
         match lease.send(&mut request, lines, |_| {}).await {
