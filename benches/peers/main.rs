@@ -13,6 +13,7 @@
 //! each, through all contenders; ratios are formed within a round. What it all means, and how far to trust it, is in
 //! `docs/performance.md`.
 
+mod alternate;
 mod axis;
 mod figures;
 mod growth;
@@ -30,12 +31,14 @@ mod target;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use crate::alternate::alternate;
 use crate::figures::Figure;
 use crate::growth::Growth;
 use crate::machine::Machine;
@@ -53,6 +56,8 @@ const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench-results");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance");
 /// Assumed, where the scenario that measures it is not part of the run; well below any proxy's here.
 const UNMEASURED_SATURATION: f64 = 8_000.0;
+/// The most turns in a `--quick` run, of seconds and of tenths of a second.
+const QUICK_TURNS: [usize; 2] = [1, 5];
 
 /// Compare Segue with other proxies
 #[derive(Parser)]
@@ -145,18 +150,27 @@ fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome
     let mut results = Results::new();
     for round in 0..rounds {
         for &scenario in &scenarios {
-            for turn in 0..if arguments.quick { 1 } else { scenario.turns } {
-                let place = round * scenario.turns + turn;
-                for contender in in_turn(scenario.contenders, place) {
-                    if !left_out.contains_key(&contender.peer) {
-                        let seconds = start.elapsed().as_secs();
-                        eprintln!(
-                            "bench: {seconds:4} s  round {}  {}  {contender}",
-                            round + 1,
-                            scenario.name
-                        );
-                        one(settings, scenario, contender, place, &mut results);
-                    }
+            let say = |who: &dyn fmt::Display| {
+                let seconds = start.elapsed().as_secs();
+                eprintln!("bench: {seconds:4} s  round {}  {}  {who}", round + 1, scenario.name);
+            };
+            let is_there = |contender: &Contender| !left_out.contains_key(&contender.peer);
+            let alternates = matches!(scenario.load, Load::Alternating { .. });
+            let most = if arguments.quick { QUICK_TURNS[usize::from(alternates)] } else { usize::MAX };
+            let turns = scenario.turns.min(most);
+            if alternates {
+                say(&"all in turns");
+                let contenders = scenario.contenders.iter().copied().filter(is_there);
+                alternate(settings, scenario, contenders, turns, |contender, turn, figures| {
+                    results.add(scenario.name, contender, round * turns + turn, figures);
+                })?;
+                continue;
+            }
+            for turn in 0..turns {
+                let place = round * turns + turn;
+                for contender in in_turn(scenario.contenders, place).filter(is_there) {
+                    say(&contender);
+                    one(settings, scenario, contender, place, &mut results);
                 }
             }
         }

@@ -62,10 +62,13 @@ pub fn measure(settings: &Settings, case: &Case, saturation: f64) -> Outcome<Fig
             figures
         }
     };
-    if let Some(proxy) = &stage.proxy {
-        figures.insert(Figure::PeakMib, proxy.peak_memory() as f64 / BYTES_PER_MIB);
-    }
+    figures.extend(peak_memory(&stage));
     Ok(figures)
+}
+
+pub fn peak_memory(stage: &Stage) -> Option<(Figure, f64)> {
+    let proxy = stage.proxy.as_ref()?;
+    Some((Figure::PeakMib, proxy.peak_memory() as f64 / BYTES_PER_MIB))
 }
 
 /// Thousands of connections take seconds, and what they cost is not the cost of a request. A few are open before the
@@ -77,7 +80,7 @@ fn opening(load: Load) -> Duration {
     }
 }
 
-struct Look {
+pub struct Look {
     at: Instant,
     cpu: Duration,
     answered: u64,
@@ -85,7 +88,7 @@ struct Look {
     ticks: (u64, u64),
 }
 
-fn look(stage: &Stage, load_cores: &[usize]) -> Outcome<Look> {
+pub fn look(stage: &Stage, load_cores: &[usize]) -> Outcome<Look> {
     let (mirrored, ticks) = (stage.mirrored(), machine::core_ticks(load_cores));
     // The origin answers when its turn comes; it counts somewhere between.
     let cpu = || (stage.proxy.as_ref().map_or(Duration::ZERO, Process::cpu), Instant::now());
@@ -115,7 +118,7 @@ fn look_often(
     }
 }
 
-fn sum_up(looks: &[Look], stalls: Option<&Stalls>) -> Outcome<Figures> {
+pub fn sum_up(looks: &[Look], stalls: Option<&Stalls>) -> Outcome<Figures> {
     let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return Err("nobody looked".into()) };
     let windows = || looks.windows(2).filter_map(|pair| Some((pair.first()?, pair.last()?)));
     let undisturbed = |(from, to): &(&Look, &Look)| {
@@ -207,6 +210,7 @@ impl Generator {
                 Self::Handshakes(Handshakes::start(&chain, port, at_once, duration)?)
             }
             Load::Resting { .. } => return Err("connections that rest are no load".into()),
+            Load::Alternating { .. } => return Err("who takes turns is not measured alone".into()),
         })
     }
 

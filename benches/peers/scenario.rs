@@ -75,6 +75,8 @@ pub enum Downstream {
 pub enum Load {
     /// Closed loop over HTTP/1.1: each connection asks again when it is answered.
     Wrk { connections: usize, ask: Ask },
+    /// The same, but all contenders are there at once and their loads take turns, each of a tenth of a second.
+    Alternating { connections: usize, ask: Ask },
     /// Closed loop over one HTTP/2 connection.
     H2load { streams: usize },
     /// Open loop at this share of what Segue carries in [`SATURATION`] in the same run.
@@ -99,6 +101,11 @@ pub const TEE_PERCENT: u8 = 5;
 pub const KIB: usize = 1024;
 pub const SMALL: Load = Load::Wrk { connections: 64, ask: Ask::Answer { bytes: KIB } };
 
+const IN_TURNS: Load = Load::Alternating { connections: 64, ask: Ask::Answer { bytes: KIB } };
+/// Of those, in each round.
+const MANY: usize = 60;
+
+const ALTERNATING: &[Figure] = &[CpuPerRequest, RequestsPerSecond, StalledPercent, PeakMib, MirroredPercent];
 const CLOSED: &[Figure] = &[
     CpuPerRequest,
     RequestsPerSecond,
@@ -179,27 +186,27 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "cost",
-        what: "the same, to tell a few hundredths: seconds apart, and often",
+        what: "the same, to tell a few hundredths: in turns of a tenth of a second",
         contenders: &[plain(HaproxyTcp), to(Segue, Mirror::Live), plain(Nginx), plain(Segue)],
         workers: 1,
         downstream: Downstream::Http1,
-        load: SMALL,
+        load: IN_TURNS,
         compared: CpuPerRequest,
-        shown: CLOSED,
+        shown: ALTERNATING,
         quick: true,
-        turns: 5,
+        turns: MANY,
     },
     Scenario {
         name: "bad-shadow",
-        what: "the same, the shadow hung, dead or 10 s slow; without a mirror beside it",
+        what: "in such turns: the shadow hung, dead or 10 s slow; without a mirror beside it",
         contenders: BESIDE_BAD_SHADOWS,
         workers: 1,
         downstream: Downstream::Http1,
-        load: SMALL,
+        load: IN_TURNS,
         compared: RequestsPerSecond,
-        shown: CLOSED,
+        shown: ALTERNATING,
         quick: true,
-        turns: 5,
+        turns: MANY,
     },
     Scenario {
         name: "hung-shadow-peers",

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::Outcome;
 use crate::figures::{Figure, Figures};
 use crate::process::find;
@@ -46,6 +48,29 @@ impl Wrk {
         command.args(["--timeout", "10s", "-s"]).arg(script).arg(format!("{base}{path}"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         Ok(Self(child))
+    }
+
+    /// It asks nothing any more, until it may go on.
+    pub fn halt(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.0.id().cast_signed()) {
+            // It may have ended by itself.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Without its figures.
+    pub fn end(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 
     pub fn finish(self) -> Outcome<Figures> {
