@@ -1,6 +1,6 @@
-//! Contenders side by side, whose closed loops take turns of a tenth of a second while those of the others stand still.
+//! Contenders side by side, whose loads take turns of a fraction of a second while those of the others stand still.
 //!
-//! A shared machine is another one from one second to the next. What it does within half a second it does to all
+//! A shared machine is another one from one second to the next. What it does within a second or two it does to all
 //! contenders alike, so a ratio within one rotation says more than one of two measurements on end; and there is no time
 //! lost on starting everything anew.
 
@@ -9,26 +9,35 @@ use std::time::Duration;
 
 use crate::Outcome;
 use crate::figures::{Figure, Figures};
-use crate::load::stalls::Watch;
+use crate::load::open::{Ended, Open};
+use crate::load::stalls::{Stalls, Watch};
 use crate::load::wrk::Wrk;
-use crate::machine;
+use crate::machine::{self, Placing};
 use crate::measure::{Look, Settings, look, peak_memory, sum_up};
-use crate::scenario::{Contender, Downstream, Load, Scenario};
+use crate::scenario::{Contender, Downstream, Load, Pace, Scenario};
 use crate::stage::Stage;
 
+/// Of a closed loop.
 const SLICE: Duration = Duration::from_millis(100);
 /// For connections that stood still to be busy again.
 const LEAD: Duration = Duration::from_millis(30);
 /// For what was in flight to come through.
 const TAIL: Duration = Duration::from_millis(20);
-/// For a load to open its connections.
+/// For a closed loop to open its connections.
 const OPENING: Duration = Duration::from_millis(500);
+/// Of an open loop, whose connections are new each time: thousands of requests, or there is no 99.9th of a hundred.
+const OPEN_SLICE: Duration = Duration::from_millis(500);
 
 struct Side {
     contender: Contender,
-    load: Wrk,
     stage: Stage,
-    slices: Vec<[Look; 2]>,
+    turns: Turns,
+}
+
+/// What was seen in each.
+enum Turns {
+    Closed { load: Wrk, seen: Vec<[Look; 2]> },
+    Open { rate_per_second: f64, seen: Vec<(Ended, [Look; 2])> },
 }
 
 /// Measures those contenders so many times; `tell` hears of each time, by its number.
@@ -36,49 +45,36 @@ pub fn alternate(
     settings: &Settings,
     scenario: &Scenario,
     contenders: impl Iterator<Item = Contender>,
-    rotations: usize,
+    (rotations, saturation): (usize, f64),
     mut tell: impl FnMut(Contender, usize, Outcome<Figures>),
 ) -> Outcome<()> {
-    let placing = settings.machine.placing(scenario.workers, false);
+    let Load::Alternating(pace) = scenario.load else { return Err("a load without turns".into()) };
+    let placing = settings.machine.placing(scenario.workers, scenario.load.is_open());
     machine::pin(&placing.load)?;
     let mut sides = Vec::new();
     for contender in contenders {
-        match Side::set(settings, scenario, contender, rotations) {
+        match Side::set(settings, scenario, contender, (pace, saturation), rotations, &placing) {
             Ok(side) => sides.push(side),
             Err(error) => tell(contender, 0, Err(error)),
         }
     }
     let watch = settings.machine.real_time.then(|| Watch::start(placing.cores()));
     for rotation in 0..rotations {
-        let first = rotation % sides.len().max(1);
         // Each begins with another one, so that nobody always follows the same predecessor.
+        let first = rotation % sides.len().max(1);
         let (later, sooner) = sides.split_at_mut(first);
         for side in sooner.iter_mut().chain(later) {
-            side.take_turn(&placing.load)?;
+            side.take_turn(&placing)?;
         }
     }
     let stalls = watch.map(Watch::finish).transpose()?;
-    for side in &mut sides {
+    for side in &sides {
         let peak = peak_memory(&side.stage);
-        let measured = std::mem::take(&mut side.slices);
-        let measured: Vec<_> = measured.iter().map(|slice| sum_up(slice, stalls.as_ref())).collect();
-        let stalled = measured.iter().filter(|slice| is_stalled(slice)).count();
-        let left_out =
-            stalls.as_ref().map(|_| (Figure::StalledPercent, stalled as f64 * 100.0 / rotations as f64));
-        for (number, slice) in measured.into_iter().enumerate() {
-            // Where there are no others, those are better than nothing.
-            if stalled == rotations || !is_stalled(&slice) {
-                let figures = slice.map(|slice| slice.into_iter().chain(peak).chain(left_out).collect());
-                tell(side.contender, number, figures);
-            }
+        for (number, figures) in side.turns.figures(stalls.as_ref()) {
+            tell(side.contender, number, figures.map(|figures| figures.into_iter().chain(peak).collect()));
         }
     }
     Ok(())
-}
-
-/// Whether the machine stood still, or crept, for more than it may.
-fn is_stalled(slice: &Outcome<Figures>) -> bool {
-    slice.as_ref().is_ok_and(|slice| slice.get(&Figure::StalledPercent).is_some_and(|share| *share > 0.0))
 }
 
 impl Side {
@@ -87,39 +83,91 @@ impl Side {
         settings: &Settings,
         scenario: &Scenario,
         contender: Contender,
+        (pace, saturation): (Pace, f64),
         rotations: usize,
+        placing: &Placing,
     ) -> Outcome<Self> {
         let case = scenario.case(contender);
-        let (Load::Alternating { connections, ask }, Downstream::Http1) = (case.load, case.downstream) else {
-            return Err("only closed loops over HTTP/1.1 can take turns".into());
+        if case.downstream != Downstream::Http1 {
+            return Err("only loads over HTTP/1.1 take turns".into());
+        }
+        let stage = Stage::set(&case, &settings.certificate, placing)?;
+        let turns = match pace {
+            Pace::Closed { connections, ask } => {
+                let base = format!("http://127.0.0.1:{}", stage.port);
+                // Far longer than it takes: it is stopped at the end.
+                let all = u32::try_from(rotations * scenario.contenders.len())?;
+                let longest = Duration::from_mins(1) + (LEAD + SLICE + TAIL) * 2 * all;
+                let load = Wrk::start(stage.folder.path(), &base, connections, ask, longest)?;
+                sleep(OPENING);
+                load.halt();
+                Turns::Closed { load, seen: Vec::with_capacity(rotations) }
+            }
+            Pace::Open { share } => {
+                Turns::Open { rate_per_second: saturation * share, seen: Vec::with_capacity(rotations) }
+            }
         };
-        let placing = settings.machine.placing(case.workers, false);
-        let stage = Stage::set(&case, &settings.certificate, &placing)?;
-        let base = format!("http://127.0.0.1:{}", stage.port);
-        // Far longer than it takes: it is stopped at the end.
-        let longest =
-            Duration::from_mins(1) + SLICE * 4 * u32::try_from(rotations * scenario.contenders.len())?;
-        let load = Wrk::start(stage.folder.path(), &base, connections, ask, longest)?;
-        sleep(OPENING);
-        load.halt();
-        Ok(Self { contender, load, stage, slices: Vec::with_capacity(rotations) })
+        Ok(Self { contender, stage, turns })
     }
 
-    fn take_turn(&mut self, load_cores: &[usize]) -> Outcome<()> {
-        self.load.go_on();
-        sleep(LEAD);
-        let from = look(&self.stage, load_cores)?;
-        sleep(SLICE);
-        let to = look(&self.stage, load_cores)?;
-        self.load.halt();
-        sleep(TAIL);
-        self.slices.push([from, to]);
+    fn take_turn(&mut self, placing: &Placing) -> Outcome<()> {
+        match &mut self.turns {
+            Turns::Closed { load, seen } => {
+                load.go_on();
+                sleep(LEAD);
+                let from = look(&self.stage, &placing.load)?;
+                sleep(SLICE);
+                let to = look(&self.stage, &placing.load)?;
+                load.halt();
+                sleep(TAIL);
+                seen.push([from, to]);
+            }
+            Turns::Open { rate_per_second, seen } => {
+                let from = look(&self.stage, &placing.load)?;
+                let open = Open::start(self.stage.port, *rate_per_second, OPEN_SLICE, placing)?;
+                let ended = open.finish()?;
+                seen.push((ended, [from, look(&self.stage, &placing.load)?]));
+            }
+        }
         Ok(())
     }
 }
 
-impl Drop for Side {
+impl Turns {
+    /// Of each turn that counts, with its number.
+    fn figures(&self, stalls: Option<&Stalls>) -> Vec<(usize, Outcome<Figures>)> {
+        let all: Vec<_> = match self {
+            Self::Closed { seen, .. } => seen.iter().map(|looks| sum_up(looks, stalls)).collect(),
+            Self::Open { seen, .. } => {
+                let figures = |(ended, looks): &(Ended, [Look; 2])| {
+                    let mut figures = sum_up(looks, None)?;
+                    // Without the requests that met a stall.
+                    figures.extend(ended.figures(stalls)?);
+                    Ok(figures)
+                };
+                return seen.iter().map(figures).enumerate().collect();
+            }
+        };
+        let count = all.len();
+        let stalled = all.iter().filter(|turn| is_stalled(turn)).count();
+        let left_out = stalls.map(|_| (Figure::StalledPercent, stalled as f64 * 100.0 / count as f64));
+        // Where there are no others, those are better than nothing.
+        let counts = |turn: &Outcome<Figures>| stalled == count || !is_stalled(turn);
+        let with_share = |turn: Outcome<Figures>| turn.map(|turn| turn.into_iter().chain(left_out).collect());
+        let counted = all.into_iter().enumerate().filter(|(_, turn)| counts(turn));
+        counted.map(|(number, turn)| (number, with_share(turn))).collect()
+    }
+}
+
+/// Whether the machine stood still, or crept, for more than it may.
+fn is_stalled(turn: &Outcome<Figures>) -> bool {
+    turn.as_ref().is_ok_and(|turn| turn.get(&Figure::StalledPercent).is_some_and(|share| *share > 0.0))
+}
+
+impl Drop for Turns {
     fn drop(&mut self) {
-        self.load.end();
+        if let Self::Closed { load, .. } = self {
+            load.end();
+        }
     }
 }

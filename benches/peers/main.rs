@@ -32,6 +32,7 @@ mod target;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -155,15 +156,14 @@ fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome
                 eprintln!("bench: {seconds:4} s  round {}  {}  {who}", round + 1, scenario.name);
             };
             let is_there = |contender: &Contender| !left_out.contains_key(&contender.peer);
-            let alternates = matches!(scenario.load, Load::Alternating { .. });
+            let alternates = matches!(scenario.load, Load::Alternating(_));
             let most = if arguments.quick { QUICK_TURNS[usize::from(alternates)] } else { usize::MAX };
             let turns = scenario.turns.min(most);
             if alternates {
                 say(&"all in turns");
                 let contenders = scenario.contenders.iter().copied().filter(is_there);
-                alternate(settings, scenario, contenders, turns, |contender, turn, figures| {
-                    results.add(scenario.name, contender, round * turns + turn, figures);
-                })?;
+                let places = round * turns..(round + 1) * turns;
+                side_by_side(settings, scenario, contenders, places, &mut results)?;
                 continue;
             }
             for turn in 0..turns {
@@ -228,12 +228,30 @@ fn one(
     turn: usize,
     results: &mut Results,
 ) {
-    let segue = Contender { peer: Peer::Segue, mirror: Mirror::Off };
-    let measured = results.spread(SATURATION, segue, Figure::RequestsPerSecond);
-    let saturation = measured.map_or(UNMEASURED_SATURATION, |rate| rate.median);
-    if matches!(scenario.load, Load::Open { .. }) {
+    let saturation = saturation(results);
+    if scenario.load.is_open() {
         eprintln!("bench:         a saturation of {saturation:.0} requests/s is assumed");
     }
     let figures = measure(settings, &scenario.case(contender), saturation);
     results.add(scenario.name, contender, turn, figures);
+}
+
+fn side_by_side(
+    settings: &Settings,
+    scenario: &'static Scenario,
+    contenders: impl Iterator<Item = Contender>,
+    places: Range<usize>,
+    results: &mut Results,
+) -> Outcome<()> {
+    let extent = (places.len(), saturation(results));
+    alternate(settings, scenario, contenders, extent, |contender, turn, figures| {
+        results.add(scenario.name, contender, places.start + turn, figures);
+    })
+}
+
+/// What Segue carries, in requests/s.
+fn saturation(results: &Results) -> f64 {
+    let segue = Contender { peer: Peer::Segue, mirror: Mirror::Off };
+    let measured = results.spread(SATURATION, segue, Figure::RequestsPerSecond);
+    measured.map_or(UNMEASURED_SATURATION, |rate| rate.median)
 }

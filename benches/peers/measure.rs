@@ -42,7 +42,7 @@ pub struct Settings {
 }
 
 pub fn measure(settings: &Settings, case: &Case, saturation: f64) -> Outcome<Figures> {
-    let placing = settings.machine.placing(case.workers, matches!(case.load, Load::Open { .. }));
+    let placing = settings.machine.placing(case.workers, case.load.is_open());
     machine::pin(&placing.load)?;
     let stage = Stage::set(case, &settings.certificate, &placing)?;
     let mut figures = match case.load {
@@ -54,7 +54,7 @@ pub fn measure(settings: &Settings, case: &Case, saturation: f64) -> Outcome<Fig
             let generator = Generator::start(settings, case, duration, &stage, saturation, &placing)?;
             sleep(opening);
             // An open loop's latencies are not to meet the looks.
-            let window = if matches!(load, Load::Open { .. }) { settings.duration } else { WINDOW };
+            let window = if load.is_open() { settings.duration } else { WINDOW };
             let looks = look_often(settings.duration, window, &stage, &placing.load)?;
             let (latency, stalls) = generator.finish(watch)?;
             let mut figures = sum_up(&looks, stalls.as_ref())?;
@@ -210,7 +210,7 @@ impl Generator {
                 Self::Handshakes(Handshakes::start(&chain, port, at_once, duration)?)
             }
             Load::Resting { .. } => return Err("connections that rest are no load".into()),
-            Load::Alternating { .. } => return Err("who takes turns is not measured alone".into()),
+            Load::Alternating(_) => return Err("who takes turns is not measured alone".into()),
         })
     }
 

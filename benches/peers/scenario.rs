@@ -75,8 +75,8 @@ pub enum Downstream {
 pub enum Load {
     /// Closed loop over HTTP/1.1: each connection asks again when it is answered.
     Wrk { connections: usize, ask: Ask },
-    /// The same, but all contenders are there at once and their loads take turns, each of a tenth of a second.
-    Alternating { connections: usize, ask: Ask },
+    /// All contenders are there at once, and their loads take turns of a fraction of a second.
+    Alternating(Pace),
     /// Closed loop over one HTTP/2 connection.
     H2load { streams: usize },
     /// Open loop at this share of what Segue carries in [`SATURATION`] in the same run.
@@ -85,6 +85,13 @@ pub enum Load {
     Handshakes { at_once: usize },
     /// Connections that rest after one request: memory is compared between `from` and `to` of them.
     Resting { from: usize, to: usize },
+}
+
+/// Of loads that take turns; as the loads of the same names.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    Closed { connections: usize, ask: Ask },
+    Open { share: f64 },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,9 +108,13 @@ pub const TEE_PERCENT: u8 = 5;
 pub const KIB: usize = 1024;
 pub const SMALL: Load = Load::Wrk { connections: 64, ask: Ask::Answer { bytes: KIB } };
 
-const IN_TURNS: Load = Load::Alternating { connections: 64, ask: Ask::Answer { bytes: KIB } };
-/// Of those, in each round.
+const SATURATING_IN_TURNS: Load =
+    Load::Alternating(Pace::Closed { connections: 64, ask: Ask::Answer { bytes: KIB } });
+const AT_EASE_IN_TURNS: Load = Load::Alternating(Pace::Open { share: 0.5 });
+/// Of a tenth of a second each, in a round.
 const MANY: usize = 60;
+/// Of half a second.
+const SEVERAL: usize = 30;
 
 const ALTERNATING: &[Figure] = &[CpuPerRequest, RequestsPerSecond, StalledPercent, PeakMib, MirroredPercent];
 const CLOSED: &[Figure] = &[
@@ -190,7 +201,7 @@ pub const SCENARIOS: &[Scenario] = &[
         contenders: &[plain(HaproxyTcp), to(Segue, Mirror::Live), plain(Nginx), plain(Segue)],
         workers: 1,
         downstream: Downstream::Http1,
-        load: IN_TURNS,
+        load: SATURATING_IN_TURNS,
         compared: CpuPerRequest,
         shown: ALTERNATING,
         quick: true,
@@ -202,7 +213,7 @@ pub const SCENARIOS: &[Scenario] = &[
         contenders: BESIDE_BAD_SHADOWS,
         workers: 1,
         downstream: Downstream::Http1,
-        load: IN_TURNS,
+        load: SATURATING_IN_TURNS,
         compared: RequestsPerSecond,
         shown: ALTERNATING,
         quick: true,
@@ -294,27 +305,27 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "tail",
-        what: "the same, for a verdict on the last thousandth: one stall in a turn decides it, so many turns",
+        what: "the same, for a verdict on the last thousandth: in turns of half a second",
         contenders: &[plain(HaproxyTcp), plain(Segue), plain(Nginx), plain(Haproxy)],
         workers: 1,
         downstream: Downstream::Http1,
-        load: Load::Open { share: 0.5 },
+        load: AT_EASE_IN_TURNS,
         compared: P999Ms,
         shown: OPEN,
         quick: false,
-        turns: 5,
+        turns: SEVERAL,
     },
     Scenario {
         name: "open-bad-shadow",
-        what: "the same, the shadow hung, dead or 10 s slow; without a mirror beside it",
+        what: "in such turns: the shadow hung, dead or 10 s slow; without a mirror beside it",
         contenders: BESIDE_BAD_SHADOWS,
         workers: 1,
         downstream: Downstream::Http1,
-        load: Load::Open { share: 0.5 },
+        load: AT_EASE_IN_TURNS,
         compared: P99Ms,
         shown: OPEN,
         quick: false,
-        turns: 5,
+        turns: SEVERAL,
     },
     Scenario {
         name: "open-mirror",
@@ -419,6 +430,13 @@ pub const SCENARIOS: &[Scenario] = &[
         turns: 1,
     },
 ];
+
+impl Load {
+    /// Whether it leaves the cores time.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Alternating(Pace::Open { .. }))
+    }
+}
 
 impl Scenario {
     pub const fn case(&self, contender: Contender) -> Case {

@@ -8,7 +8,7 @@ use crate::figures::Figure::{
 use crate::figures::Spread;
 use crate::peer::Peer;
 use crate::results::Results;
-use crate::scenario::{Contender, Load, Mirror, SCENARIOS};
+use crate::scenario::{Contender, Mirror, SCENARIOS};
 
 pub struct Target {
     what: &'static str,
@@ -197,7 +197,7 @@ impl Target {
     /// In a closed loop the generator waits for answers and may well be busy; in an open one it must not be.
     fn is_blurred(&self, results: &Results) -> bool {
         let scenario = SCENARIOS.iter().find(|scenario| scenario.name == self.ours.scenario);
-        scenario.is_some_and(|scenario| matches!(scenario.load, Load::Open { .. }))
+        scenario.is_some_and(|scenario| scenario.load.is_open())
             && results
                 .spread(self.ours.scenario, self.ours.contender, Figure::LoadBusy)
                 .is_some_and(|busy| busy.median > MAX_LOAD_BUSY)
