@@ -24,7 +24,7 @@ use super::incoming::Decoder;
 use super::outgoing::{Framing, LengthError, Writer};
 use super::reply::{Headers, Reply};
 use super::wire::Wire;
-use crate::net::turn::StepBack;
+use crate::net::turn::StandBack;
 
 pub struct Connection<S>(Rc<Shared<S>>);
 
@@ -79,7 +79,7 @@ pub struct Answering<B> {
     framing: Framing,
     ended: bool,
     /// Before anything of it is written.
-    step_back: StepBack,
+    stand_back: StandBack,
 }
 
 /// What follows an answer.
@@ -186,7 +186,7 @@ where
             body,
             ended: framing.is_none(),
             framing: framing.unwrap_or(Framing::Known(0)),
-            step_back: StepBack::default(),
+            stand_back: StandBack::default(),
         }
     }
 
@@ -209,7 +209,7 @@ where
                     }
                 }
             }
-            ready!(answering.step_back.poll(cx));
+            ready!(answering.stand_back.poll(cx));
             ready!(self.0.borrow_mut().poll_write(cx))?;
             if answering.ended {
                 return Poll::Ready(Ok(self.0.borrow_mut().end()));

@@ -66,7 +66,7 @@ impl Exchange {
                 release.now();
             }
         };
-        turn::step_back().await;
+        turn::stand_back().await;
         if let Some(signal) = guard.signal() {
             return Err(signalled(signal, &service));
         }

@@ -87,7 +87,7 @@ pub async fn ask(
             Err(error) => return Leg { connect, retried, ..Leg::unseen(&error) },
         };
         connect = lease.connect.or(connect);
-        turn::step_back().await;
+        turn::stand_back().await;
         let sent = Instant::now();
         sent_any.set(true);
         match lease.send(&mut request, lines, |_| {}).await {
