@@ -349,9 +349,6 @@ impl Inner {
         if self.keeps_alive && self.sent && clean {
             self.upload = None;
             self.stage = Stage::Rested;
-            if let Some(wire) = &mut self.wire {
-                wire.give_back();
-            }
         } else {
             self.close();
         }

@@ -19,7 +19,6 @@ mod incoming;
 mod outgoing;
 mod reply;
 pub mod server;
-mod spare;
 #[cfg(test)]
 mod tests;
 mod wire;

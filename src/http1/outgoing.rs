@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 
-use super::{chunked, spare};
+use super::chunked;
 
 /// Data up to this length is copied behind the head: that costs less than a part of its own in a system call.
 const COPIED: usize = 1024;
@@ -20,11 +20,9 @@ const COLLECTED: usize = 16 * 1024;
 /// What is to be written: `head`, then `data`, then `tail`, in one system call where the stream can.
 #[derive(Debug, Default)]
 pub struct Writer {
-    head: BytesMut,
+    pub head: BytesMut,
     data: Bytes,
     tail: BytesMut,
-    /// The head went out in pieces, so how much memory is behind it cannot be seen any more.
-    in_pieces: bool,
     /// Something of it is on the wire.
     pub began: bool,
     unflushed: bool,
@@ -49,14 +47,6 @@ pub enum LengthError {
 }
 
 impl Writer {
-    /// Where a head is written, in memory.
-    pub fn head(&mut self) -> &mut BytesMut {
-        if self.head.capacity() == 0 {
-            self.head = spare::take();
-        }
-        &mut self.head
-    }
-
     pub fn is_empty(&self) -> bool {
         self.head.is_empty() && self.data.is_empty() && self.tail.is_empty()
     }
@@ -84,11 +74,11 @@ impl Writer {
             Framing::Known(left) => {
                 *left = left.checked_sub(data.len() as u64).ok_or(LengthError::TooLong)?;
             }
-            Framing::Chunked => chunked::open(self.head(), data.len()),
+            Framing::Chunked => chunked::open(&mut self.head, data.len()),
             Framing::UntilClose => {}
         }
         if data.len() <= COPIED {
-            self.head().extend_from_slice(&data);
+            self.head.extend_from_slice(&data);
         } else {
             self.data = data;
         }
@@ -115,7 +105,7 @@ impl Writer {
 
     /// Where what follows the data goes.
     fn behind(&mut self) -> &mut BytesMut {
-        if self.data.is_empty() { self.head() } else { &mut self.tail }
+        if self.data.is_empty() { &mut self.head } else { &mut self.tail }
     }
 
     /// Writes all of it.
@@ -155,15 +145,11 @@ impl Writer {
 
     fn advance(&mut self, mut wrote: usize) {
         let of_head = wrote.min(self.head.len());
-        if of_head < self.head.len() {
-            self.head.advance(of_head);
-            self.in_pieces = true;
+        if of_head == self.head.len() {
+            // Keeps the memory, which `advance` would walk through.
+            self.head.clear();
         } else {
-            let mut head = std::mem::take(&mut self.head);
-            head.clear();
-            if !std::mem::take(&mut self.in_pieces) && head.capacity() == spare::PIECE {
-                spare::give_back(head);
-            }
+            self.head.advance(of_head);
         }
         wrote -= of_head;
         let of_data = wrote.min(self.data.len());
@@ -235,7 +221,7 @@ mod tests {
     fn write(frames: &[usize], mut framing: Framing, at_once: usize) -> Narrow {
         let mut stream = Narrow { at_once, ..Narrow::default() };
         let mut writer = Writer::default();
-        writer.head().extend_from_slice(b"HEAD");
+        writer.head.extend_from_slice(b"HEAD");
         let mut cx = Context::from_waker(Waker::noop());
         for (n, length) in frames.iter().enumerate() {
             if writer.is_full() {
@@ -254,16 +240,6 @@ mod tests {
     fn many_small_frames_take_few_writes() {
         let stream = write(&vec![1; 10_000], Framing::Chunked, usize::MAX);
         assert!(stream.calls < 10, "{} writes", stream.calls);
-    }
-
-    #[test]
-    fn the_memory_of_a_large_head_is_not_kept() {
-        let mut stream = Narrow { at_once: 57 * 1024, ..Narrow::default() };
-        let mut writer = Writer::default();
-        writer.head().extend_from_slice(&vec![b'a'; 60 * 1024]);
-        assert!(writer.poll_write(&mut stream, &mut Context::from_waker(Waker::noop())).is_ready());
-        assert_eq!((stream.calls, writer.head.capacity()), (2, 0));
-        assert_eq!(spare::take().capacity(), spare::PIECE);
     }
 
     #[test]

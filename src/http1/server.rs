@@ -24,7 +24,9 @@ use super::incoming::Decoder;
 use super::outgoing::{Framing, LengthError, Writer};
 use super::reply::{Headers, Reply};
 use super::wire::Wire;
-use crate::net::turn::StandBack;
+
+/// Room for a head, taken at once.
+const HEAD_ROOM: usize = 1024;
 
 pub struct Connection<S>(Rc<Shared<S>>);
 
@@ -78,8 +80,6 @@ pub struct Answering<B> {
     body: B,
     framing: Framing,
     ended: bool,
-    /// Before anything of it is written.
-    stand_back: StandBack,
 }
 
 /// What follows an answer.
@@ -182,12 +182,7 @@ where
         let hint = (!body.is_end_stream()).then(|| body.size_hint());
         let inner = &mut *self.0.borrow_mut();
         let framing = inner.write_head(status, &headers, hint, close);
-        Answering {
-            body,
-            ended: framing.is_none(),
-            framing: framing.unwrap_or(Framing::Known(0)),
-            stand_back: StandBack::default(),
-        }
+        Answering { body, ended: framing.is_none(), framing: framing.unwrap_or(Framing::Known(0)) }
     }
 
     /// Writes an answer to its end.
@@ -209,7 +204,6 @@ where
                     }
                 }
             }
-            ready!(answering.stand_back.poll(cx));
             ready!(self.0.borrow_mut().poll_write(cx))?;
             if answering.ended {
                 return Poll::Ready(Ok(self.0.borrow_mut().end()));
@@ -306,7 +300,8 @@ where
         }
         let never_has_body = status.is_informational() || status == StatusCode::NO_CONTENT;
         let has_body = !self.is_head && !never_has_body && status != StatusCode::NOT_MODIFIED;
-        let out = self.writer.head();
+        let out = &mut self.writer.head;
+        out.reserve(HEAD_ROOM);
         head::write_status_line(out, status);
         let (announced, has_date) = match headers {
             // A length that must not be said is taken out, which needs a closer look.

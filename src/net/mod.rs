@@ -1,12 +1,11 @@
-//! Sockets: the one stream type that both sides of the proxy speak over, the executor that keeps hyper's tasks on the
-//! thread that owns the connection, and the order in which a thread's ready sockets are served.
+//! Sockets: the one stream type that both sides of the proxy speak over, and the executor that
+//! keeps hyper's tasks on the thread that owns the connection.
 
 mod body;
 mod listen;
 mod socket;
 mod stream;
 mod tls;
-pub mod turn;
 
 pub use body::{EitherBody, EitherFault};
 pub use listen::{Listening, bind, local_address};

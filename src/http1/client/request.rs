@@ -14,6 +14,9 @@ use super::{Added, Connection, Inner, Stage};
 use crate::http1::head;
 use crate::http1::outgoing::{Framing, LengthError};
 
+/// Room for a head, taken at once.
+const HEAD_ROOM: usize = 1024;
+
 /// Why a request's body does not go on.
 #[derive(Debug)]
 pub(super) enum Stuck {
@@ -102,7 +105,8 @@ impl Inner {
         self.sent = false;
         let writer = &mut self.writer;
         writer.began = false;
-        let out = writer.head();
+        let out = &mut writer.head;
+        out.reserve(HEAD_ROOM);
         head::write_request_line(out, request.method(), request.uri());
         let (mut has_host, mut has_te, mut has_connection) = (false, false, false);
         let (mut announced, mut has_cookie) = (None, false);

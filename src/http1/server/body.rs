@@ -40,7 +40,7 @@ where
             return Poll::Ready(Some(Err(BodyError::Closed)));
         };
         if std::mem::take(&mut inner.expects) {
-            inner.writer.head().extend_from_slice(CONTINUE);
+            inner.writer.head.extend_from_slice(CONTINUE);
         }
         if !inner.answering && !inner.writer.is_empty() {
             // Should it not go out now, reading waits in vain, and so comes back here.

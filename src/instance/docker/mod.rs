@@ -50,6 +50,11 @@ const OWNER: &str = "segue.owner";
 const INSTANCE: &str = "segue.instance";
 const SERVICE: &str = "segue.service";
 const ROLE: &str = "segue.role";
+/// For want of memory, perhaps: the engine hears of that by another event than of the end, which may come later.
+const KILLED: State = State::Ended { code: Some(137), out_of_memory: false };
+/// How often, and after how long, one that was killed is looked at again for the reason.
+const REASON_LOOKS: u32 = 3;
+const REASON_PERIOD: Duration = Duration::from_millis(100);
 /// What has it stays confined when it becomes active.
 const KEPT: &str = "segue.keep_egress";
 
@@ -156,8 +161,18 @@ impl Provider for DockerProvider {
 
     fn state<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<State, ProviderError>> {
         Box::pin(async move {
-            let found = self.look(&self.client()?, id).await?;
-            Ok(found.map_or(State::Absent, |found| found.state()))
+            let client = self.client()?;
+            let mut state = State::Absent;
+            for look in 0..=REASON_LOOKS {
+                if look > 0 {
+                    tokio::time::sleep(REASON_PERIOD).await;
+                }
+                state = self.look(&client, id).await?.map_or(State::Absent, |found| found.state());
+                if state != KILLED {
+                    break;
+                }
+            }
+            Ok(state)
         })
     }
 

@@ -11,7 +11,6 @@ use http::{Request, StatusCode};
 use super::answer::{Open, Times, direction};
 use super::upload::{Release, Upload, UploadFault, UploadState};
 use crate::http1::Reply;
-use crate::net::turn;
 use crate::proxy::classify::Class;
 use crate::proxy::gate::Guard;
 use crate::proxy::gate::local::{Signal, Stage};
@@ -66,10 +65,6 @@ impl Exchange {
                 release.now();
             }
         };
-        turn::stand_back().await;
-        if let Some(signal) = guard.signal() {
-            return Err(signalled(signal, &service));
-        }
         loop {
             attempts += 1;
             let now = Instant::now();

@@ -271,17 +271,12 @@ impl Guard {
         self.gate.flight.borrow_mut().took(self.key, bytes)
     }
 
-    /// Whether the exchange has to end early.
-    pub fn signal(&self) -> Option<Signal> {
-        self.gate.flight.borrow().signal(self.key)
-    }
-
     /// Ready when the exchange has to end early; otherwise the task is woken when that changes.
     pub fn poll_signal(&self, cx: &Context<'_>) -> Poll<Signal> {
-        if let Some(signal) = self.signal() {
+        let flight = &self.gate.flight;
+        if let Some(signal) = flight.borrow().signal(self.key) {
             return Poll::Ready(signal);
         }
-        let flight = &self.gate.flight;
         let known = flight.borrow().is_woken_by(self.key, cx.waker());
         if !known {
             let waker = cx.waker().clone();

@@ -12,7 +12,6 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::copy::Copy;
 use crate::http1::{Reply, client};
-use crate::net::turn;
 use crate::tee::budget::Permit;
 use crate::tee::compare::{Digester, End, Head, Outcome};
 use crate::tee::skip::Skip;
@@ -87,7 +86,6 @@ pub async fn ask(
             Err(error) => return Leg { connect, retried, ..Leg::unseen(&error) },
         };
         connect = lease.connect.or(connect);
-        turn::stand_back().await;
         let sent = Instant::now();
         sent_any.set(true);
         match lease.send(&mut request, lines, |_| {}).await {
