@@ -4,6 +4,7 @@
 //! contenders alike, so a ratio within one rotation says more than one of two measurements on end; and there is no time
 //! lost on starting everything anew.
 
+use std::mem::take;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -69,9 +70,14 @@ pub fn alternate(
     }
     let stalls = watch.map(Watch::finish).transpose()?;
     for side in &sides {
-        let peak = peak_memory(&side.stage);
+        // One of them all, so it is told with the first one, even if that does not count.
+        let mut peak: Figures = peak_memory(&side.stage).into_iter().collect();
         for (number, figures) in side.turns.figures(stalls.as_ref()) {
-            tell(side.contender, number, figures.map(|figures| figures.into_iter().chain(peak).collect()));
+            let of_all = if number == 0 { take(&mut peak) } else { Figures::new() };
+            tell(side.contender, number, figures.map(|figures| figures.into_iter().chain(of_all).collect()));
+        }
+        if !peak.is_empty() {
+            tell(side.contender, 0, Ok(peak));
         }
     }
     Ok(())

@@ -114,7 +114,7 @@ fn run(arguments: &Arguments) -> Outcome<()> {
         machine: Machine::look(),
         certificate: Certificate::new()?,
         duration: Duration::from_secs(seconds.into()),
-        settle: Duration::from_secs(if arguments.quick { 2 } else { 6 }),
+        settle: Duration::from_secs(if arguments.quick { 2 } else { 12 }),
     };
     let Machine { cores, load_before, .. } = settings.machine;
     eprintln!(
@@ -150,7 +150,7 @@ fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome
     let start = Instant::now();
     let mut results = Results::new();
     for round in 0..rounds {
-        for &scenario in &scenarios {
+        for &scenario in scenarios.iter().filter(|scenario| round < scenario.most_rounds()) {
             let say = |who: &dyn fmt::Display| {
                 let seconds = start.elapsed().as_secs();
                 eprintln!("bench: {seconds:4} s  round {}  {}  {who}", round + 1, scenario.name);

@@ -37,7 +37,7 @@ pub struct Settings {
     pub certificate: Certificate,
     /// Of each load; whole seconds.
     pub duration: Duration,
-    /// After which a connection counts as resting.
+    /// After which a connection counts as resting. Longer than Segue keeps some of them ready.
     pub settle: Duration,
 }
 
