@@ -310,7 +310,6 @@ pub fn run(start: Start, ready: impl FnOnce()) -> std::io::Result<()> {
 async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
     tokio::task::spawn_local(sweep::run(Rc::clone(&worker)));
     tokio::task::spawn_local(resting::watch(Rc::clone(&worker)));
-    tokio::task::spawn_local(Rc::clone(&worker.lane).watch());
     let mut accepting = Vec::new();
     while let Some(order) = orders.recv().await {
         match order {

@@ -51,26 +51,3 @@ fn by_header() {
         ask.with("x-user", &format!("user-{session}")).with("cookie", &format!("sid={read}"))
     });
 }
-
-#[test]
-fn a_copy_that_waits_for_company_leaves_without_it() {
-    let (source, shadow) = (Recorder::start(), Recorder::start());
-    let tee = EVERYTHING.replace("percent = 100,", "percent = 5, sampling = { header = \"x-user\" },");
-    let segue = Segue::with(&source.url(), Some(&shadow.url()), &tee, "workers = 1\n");
-    let mut client = Client::new(segue.address);
-    let mut asked = 0;
-    let mut ask = |user: usize, times: u64| {
-        for _ in 0..times {
-            assert_eq!(client.ask(&Ask::get("/").with("x-user", &user.to_string())).status, 200);
-        }
-        asked += times;
-        // All of them have been skipped, or have been asked of the shadow.
-        teed(&settled(&segue, asked))
-    };
-    // One in twenty is teed.
-    let user = (0..1_000).find(|user| ask(*user, 1) == 1).expect("some user is teed");
-    for pair in 1..=5 {
-        assert_eq!(ask(user, 2), 1 + 2 * pair);
-    }
-    assert_eq!(shadow.take().len(), 11);
-}

@@ -9,13 +9,12 @@
 //! A thread of its own for every leg costs more than the leg: on a full machine it is woken, and displaces the worker,
 //! for each copy. What is cheap to send and to read (plain HTTP/1.1, no request body) is therefore asked from the worker,
 //! as one more connection among its callers'; TLS, HTTP/2, bodies and whatever has to be parsed go to the lane's threads,
-//! and so does the comparing, many pairs at a time. What the worker asks leaves in twos where it comes fast (`company`).
+//! and so does the comparing, many pairs at a time.
 //!
 //! From `offer` on nothing of a caller's waits for the shadow. What a job holds is counted in bytes by its permit and
 //! released with it, and a job lives no longer than `tee.deadline` beyond its source. A queue that is full drops and counts.
 
 mod ask;
-mod company;
 mod copy;
 mod heard;
 mod local;
