@@ -57,6 +57,8 @@ const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench-results");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance");
 /// Assumed, where the scenario that measures it is not part of the run; well below any proxy's here.
 const UNMEASURED_SATURATION: f64 = 8_000.0;
+/// Then contenders are started anew: one start of a program differs from another by hundredths, for as long as it runs.
+const TURNS_OF_A_START: usize = 15;
 /// The most turns in a `--quick` run, of seconds and of tenths of a second.
 const QUICK_TURNS: [usize; 2] = [1, 5];
 
@@ -161,9 +163,12 @@ fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome
             let turns = scenario.turns.min(most);
             if alternates {
                 say(&"all in turns");
-                let contenders = scenario.contenders.iter().copied().filter(is_there);
-                let places = round * turns..(round + 1) * turns;
-                side_by_side(settings, scenario, contenders, places, &mut results)?;
+                let (first, end) = (round * turns, (round + 1) * turns);
+                for start in (first..end).step_by(TURNS_OF_A_START) {
+                    let contenders = scenario.contenders.iter().copied().filter(is_there);
+                    let places = start..(start + TURNS_OF_A_START).min(end);
+                    side_by_side(settings, scenario, contenders, places, &mut results)?;
+                }
                 continue;
             }
             for turn in 0..turns {
