@@ -1,7 +1,7 @@
 //! Contenders side by side, whose loads take turns of a fraction of a second while those of the others stand still.
 //!
 //! A shared machine is another one from one second to the next. What it does within a second or two it does to all
-//! contenders alike, so a ratio within one rotation says more than one of two measurements on end; and there is no time
+//! contenders alike, so a ratio within one rotation says more than one of two measurements on end; and little time is
 //! lost on starting everything anew.
 
 use std::mem::take;
