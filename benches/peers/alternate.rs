@@ -4,12 +4,12 @@
 //! contenders alike, so a ratio within one rotation says more than one of two measurements on end; and little time is
 //! lost on starting everything anew.
 
-use std::mem::take;
+use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
 use crate::Outcome;
-use crate::figures::{Figure, Figures};
+use crate::figures::{Figure, Figures, Spread};
 use crate::load::open::{Ended, Open};
 use crate::load::stalls::{Stalls, Watch};
 use crate::load::wrk::Wrk;
@@ -41,13 +41,13 @@ enum Turns {
     Open { rate_per_second: f64, seen: Vec<(Ended, [Look; 2])> },
 }
 
-/// Measures those contenders so many times; `tell` hears of each time, by its number.
+/// Starts those contenders, has each of them take so many turns, and tells what they come to.
 pub fn alternate(
     settings: &Settings,
     scenario: &Scenario,
     contenders: impl Iterator<Item = Contender>,
     (rotations, saturation): (usize, f64),
-    mut tell: impl FnMut(Contender, usize, Outcome<Figures>),
+    mut tell: impl FnMut(Contender, Outcome<Figures>),
 ) -> Outcome<()> {
     let Load::Alternating(pace) = scenario.load else { return Err("a load without turns".into()) };
     let placing = settings.machine.placing(scenario.workers, scenario.load.is_open());
@@ -56,29 +56,26 @@ pub fn alternate(
     for contender in contenders {
         match Side::set(settings, scenario, contender, (pace, saturation), rotations, &placing) {
             Ok(side) => sides.push(side),
-            Err(error) => tell(contender, 0, Err(error)),
+            Err(error) => tell(contender, Err(error)),
         }
     }
-    let watch = settings.machine.real_time.then(|| Watch::start(placing.cores()));
-    for rotation in 0..rotations {
-        // Each begins with another one, so that nobody always follows the same predecessor.
-        let first = rotation % sides.len().max(1);
-        let (later, sooner) = sides.split_at_mut(first);
-        for side in sooner.iter_mut().chain(later) {
+    // Of an open loop: a stall is in all the latencies of its moment, while what it adds to cost and throughput it adds to all.
+    let is_watched = settings.machine.real_time && scenario.load.is_open();
+    let watch = is_watched.then(|| Watch::start(placing.cores()));
+    for _ in 0..rotations {
+        // Or each would always follow the same one.
+        fastrand::shuffle(&mut sides);
+        for side in &mut sides {
             side.take_turn(&placing)?;
         }
     }
     let stalls = watch.map(Watch::finish).transpose()?;
     for side in &sides {
-        // One of them all, so it is told with the first one, even if that does not count.
-        let mut peak: Figures = peak_memory(&side.stage).into_iter().collect();
-        for (number, figures) in side.turns.figures(stalls.as_ref()) {
-            let of_all = if number == 0 { take(&mut peak) } else { Figures::new() };
-            tell(side.contender, number, figures.map(|figures| figures.into_iter().chain(of_all).collect()));
-        }
-        if !peak.is_empty() {
-            tell(side.contender, 0, Ok(peak));
-        }
+        let figures = side.turns.figures(stalls.as_ref());
+        tell(
+            side.contender,
+            figures.map(|figures| figures.into_iter().chain(peak_memory(&side.stage)).collect()),
+        );
     }
     Ok(())
 }
@@ -140,34 +137,36 @@ impl Side {
 }
 
 impl Turns {
-    /// Of each turn that counts, with its number.
-    fn figures(&self, stalls: Option<&Stalls>) -> Vec<(usize, Outcome<Figures>)> {
-        let all: Vec<_> = match self {
-            Self::Closed { seen, .. } => seen.iter().map(|looks| sum_up(looks, stalls)).collect(),
+    fn figures(&self, stalls: Option<&Stalls>) -> Outcome<Figures> {
+        match self {
+            Self::Closed { seen, .. } => sum_up(seen.iter().map(|[from, to]| (from, to)), None),
             Self::Open { seen, .. } => {
-                let figures = |(ended, looks): &(Ended, [Look; 2])| {
-                    let mut figures = sum_up(looks, None)?;
+                let figures = |(ended, [from, to]): &(Ended, [Look; 2])| {
+                    let mut figures = sum_up([(from, to)].into_iter(), None)?;
                     // Without the requests that met a stall.
                     figures.extend(ended.figures(stalls)?);
                     Ok(figures)
                 };
-                return seen.iter().map(figures).enumerate().collect();
+                Ok(middle(seen.iter().map(figures).collect::<Outcome<Vec<_>>>()?))
             }
-        };
-        let count = all.len();
-        let stalled = all.iter().filter(|turn| is_stalled(turn)).count();
-        let left_out = stalls.map(|_| (Figure::StalledPercent, stalled as f64 * 100.0 / count as f64));
-        // Where there are no others, those are better than nothing.
-        let counts = |turn: &Outcome<Figures>| stalled == count || !is_stalled(turn);
-        let with_share = |turn: Outcome<Figures>| turn.map(|turn| turn.into_iter().chain(left_out).collect());
-        let counted = all.into_iter().enumerate().filter(|(_, turn)| counts(turn));
-        counted.map(|(number, turn)| (number, with_share(turn))).collect()
+        }
     }
 }
 
-/// Whether the machine stood still, or crept, for more than it may.
-fn is_stalled(turn: &Outcome<Figures>) -> bool {
-    turn.as_ref().is_ok_and(|turn| turn.get(&Figure::StalledPercent).is_some_and(|share| *share > 0.0))
+/// The median of each figure: one turn in which something was amiss is not the tail of all of them. What failed adds up.
+fn middle(turns: Vec<Figures>) -> Figures {
+    let mut values: BTreeMap<Figure, Vec<f64>> = BTreeMap::new();
+    for (figure, value) in turns.into_iter().flatten() {
+        values.entry(figure).or_default().push(value);
+    }
+    let one = |(figure, values): (Figure, Vec<f64>)| {
+        let value = match figure {
+            Figure::Errors => values.iter().sum(),
+            _ => Spread::of(values)?.median,
+        };
+        Some((figure, value))
+    };
+    values.into_iter().filter_map(one).collect()
 }
 
 impl Drop for Turns {

@@ -32,7 +32,6 @@ mod target;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -57,10 +56,8 @@ const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench-results");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance");
 /// Assumed, where the scenario that measures it is not part of the run; well below any proxy's here.
 const UNMEASURED_SATURATION: f64 = 8_000.0;
-/// Then contenders are started anew: one start of a program differs from another by hundredths, for as long as it runs.
-const TURNS_OF_A_START: usize = 15;
-/// The most turns in a `--quick` run, of seconds and of tenths of a second.
-const QUICK_TURNS: [usize; 2] = [1, 5];
+/// Of the one start in a quick run.
+const QUICK_TURNS: usize = 5;
 
 /// Compare Segue with other proxies
 #[derive(Parser)]
@@ -157,25 +154,24 @@ fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome
                 let seconds = start.elapsed().as_secs();
                 eprintln!("bench: {seconds:4} s  round {}  {}  {who}", round + 1, scenario.name);
             };
-            let is_there = |contender: &Contender| !left_out.contains_key(&contender.peer);
-            let alternates = matches!(scenario.load, Load::Alternating(_));
-            let most = if arguments.quick { QUICK_TURNS[usize::from(alternates)] } else { usize::MAX };
-            let turns = scenario.turns.min(most);
-            if alternates {
-                say(&"all in turns");
-                let (first, end) = (round * turns, (round + 1) * turns);
-                for start in (first..end).step_by(TURNS_OF_A_START) {
-                    let contenders = scenario.contenders.iter().copied().filter(is_there);
-                    let places = start..(start + TURNS_OF_A_START).min(end);
-                    side_by_side(settings, scenario, contenders, places, &mut results)?;
+            let contenders = || {
+                let all = in_turn(scenario.contenders, round);
+                all.filter(|contender| !left_out.contains_key(&contender.peer))
+            };
+            if let Load::Alternating(_) = scenario.load {
+                let (starts, turns) =
+                    if arguments.quick { (1, QUICK_TURNS) } else { scenario.starts_and_turns() };
+                for start in 0..starts {
+                    say(&format!("all in turns, start {}", start + 1));
+                    let saturation = saturation(&results);
+                    alternate(settings, scenario, contenders(), (turns, saturation), |who, figures| {
+                        results.add(scenario.name, who, round * starts + start, figures);
+                    })?;
                 }
-                continue;
-            }
-            for turn in 0..turns {
-                let place = round * turns + turn;
-                for contender in in_turn(scenario.contenders, place).filter(is_there) {
+            } else {
+                for contender in contenders() {
                     say(&contender);
-                    one(settings, scenario, contender, place, &mut results);
+                    one(settings, scenario, contender, round, &mut results);
                 }
             }
         }
@@ -221,16 +217,16 @@ fn left_out(arguments: &Arguments) -> BTreeMap<Peer, String> {
     Peer::ALL.iter().filter_map(|peer| Some((*peer, why(peer)?.to_owned()))).collect()
 }
 
-/// Each turn begins with another one, so that nobody always follows the same predecessor.
-fn in_turn<T: Copy>(all: &[T], turn: usize) -> impl Iterator<Item = T> {
-    all.iter().copied().cycle().skip(turn % all.len().max(1)).take(all.len())
+/// Each round begins with another one, so that nobody always follows the same predecessor.
+fn in_turn<T: Copy>(all: &[T], round: usize) -> impl Iterator<Item = T> {
+    all.iter().copied().cycle().skip(round % all.len().max(1)).take(all.len())
 }
 
 fn one(
     settings: &Settings,
     scenario: &'static Scenario,
     contender: Contender,
-    turn: usize,
+    round: usize,
     results: &mut Results,
 ) {
     let saturation = saturation(results);
@@ -238,20 +234,7 @@ fn one(
         eprintln!("bench:         a saturation of {saturation:.0} requests/s is assumed");
     }
     let figures = measure(settings, &scenario.case(contender), saturation);
-    results.add(scenario.name, contender, turn, figures);
-}
-
-fn side_by_side(
-    settings: &Settings,
-    scenario: &'static Scenario,
-    contenders: impl Iterator<Item = Contender>,
-    places: Range<usize>,
-    results: &mut Results,
-) -> Outcome<()> {
-    let extent = (places.len(), saturation(results));
-    alternate(settings, scenario, contenders, extent, |contender, turn, figures| {
-        results.add(scenario.name, contender, places.start + turn, figures);
-    })
+    results.add(scenario.name, contender, round, figures);
 }
 
 /// What Segue carries, in requests/s.

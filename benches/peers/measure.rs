@@ -57,7 +57,7 @@ pub fn measure(settings: &Settings, case: &Case, saturation: f64) -> Outcome<Fig
             let window = if load.is_open() { settings.duration } else { WINDOW };
             let looks = look_often(settings.duration, window, &stage, &placing.load)?;
             let (latency, stalls) = generator.finish(watch)?;
-            let mut figures = sum_up(&looks, stalls.as_ref())?;
+            let mut figures = sum_up(looks.array_windows().map(|[from, to]| (from, to)), stalls.as_ref())?;
             figures.extend(latency);
             figures
         }
@@ -118,33 +118,38 @@ fn look_often(
     }
 }
 
-pub fn sum_up(looks: &[Look], stalls: Option<&Stalls>) -> Outcome<Figures> {
-    let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return Err("nobody looked".into()) };
-    let windows = || looks.windows(2).filter_map(|pair| Some((pair.first()?, pair.last()?)));
-    let undisturbed = |(from, to): &(&Look, &Look)| {
+/// Of spans from one look to another.
+pub fn sum_up<'a>(
+    spans: impl Iterator<Item = (&'a Look, &'a Look)>,
+    stalls: Option<&Stalls>,
+) -> Outcome<Figures> {
+    let all: Vec<_> = spans.collect();
+    let is_undisturbed = |(from, to): &&(&Look, &Look)| {
         stalls.is_none_or(|stalls| stalls.share_of(&(from.at..to.at)) <= STALLED)
     };
-    let span = |from: &Look, to: &Look| (to.at - from.at).as_secs_f64();
-    let mut counted: Vec<_> = windows().filter(undisturbed).collect();
-    let left_out = 1.0 - counted.iter().map(|(from, to)| span(from, to)).sum::<f64>() / span(first, last);
-    if counted.is_empty() {
-        counted = windows().collect();
+    let undisturbed: Vec<_> = all.iter().filter(is_undisturbed).copied().collect();
+    let seconds = |from: &Look, to: &Look| (to.at - from.at).as_secs_f64();
+    let (passed, counted) = (sum(&all, seconds), sum(&undisturbed, seconds));
+    // Where there are no others, those are better than nothing.
+    let spans = if undisturbed.is_empty() { &all } else { &undisturbed };
+    let seconds = sum(spans, seconds);
+    if seconds <= 0.0 {
+        return Err("nobody looked".into());
     }
-    let sum = |of: fn(&Look, &Look) -> f64| counted.iter().map(|(from, to)| of(from, to)).sum::<f64>();
-    let seconds = sum(span);
-    let cpu = sum(|from, to| to.cpu.saturating_sub(from.cpu).as_secs_f64());
-    let requests = sum(|from, to| to.answered.saturating_sub(from.answered) as f64);
+    let cpu = sum(spans, |from, to| to.cpu.saturating_sub(from.cpu).as_secs_f64());
+    let requests = sum(spans, |from, to| to.answered.saturating_sub(from.answered) as f64);
 
-    let copies = last.mirrored.saturating_sub(first.mirrored) as f64;
-    let answered = last.answered.saturating_sub(first.answered) as f64;
-    let (busy, passed) = (last.ticks.0 - first.ticks.0, last.ticks.1 - first.ticks.1);
+    let copies = sum(&all, |from, to| to.mirrored.saturating_sub(from.mirrored) as f64);
+    let answered = sum(&all, |from, to| to.answered.saturating_sub(from.answered) as f64);
+    let busy = sum(&all, |from, to| (to.ticks.0 - from.ticks.0) as f64);
+    let ticks = sum(&all, |from, to| (to.ticks.1 - from.ticks.1) as f64);
     let mut figures = Figures::from([
         (Figure::Busy, cpu / seconds),
-        (Figure::LoadBusy, busy as f64 / (passed as f64).max(1.0)),
+        (Figure::LoadBusy, busy / ticks.max(1.0)),
         (Figure::RequestsPerSecond, requests / seconds),
     ]);
     if stalls.is_some() {
-        figures.insert(Figure::StalledPercent, left_out * 100.0);
+        figures.insert(Figure::StalledPercent, (1.0 - counted / passed) * 100.0);
     }
     // A hung shadow stops some proxies altogether. That is a figure too.
     if requests > 0.0 {
@@ -152,6 +157,10 @@ pub fn sum_up(looks: &[Look], stalls: Option<&Stalls>) -> Outcome<Figures> {
         figures.insert(Figure::MirroredPercent, copies * 100.0 / answered);
     }
     Ok(figures)
+}
+
+fn sum(spans: &[(&Look, &Look)], of: impl Fn(&Look, &Look) -> f64) -> f64 {
+    spans.iter().map(|(from, to)| of(from, to)).sum()
 }
 
 /// Memory by difference: what a proxy takes at its start, and for its first connections, is not theirs.

@@ -33,7 +33,7 @@ impl Report<'_> {
         }
         let judged = target::judge(self.results);
         if !judged.is_empty() {
-            println!("\nTargets, by the median of {} rounds and their turns\n", self.rounds);
+            println!("\nTargets, by the median of {} rounds, or of all their starts\n", self.rounds);
             for target in judged {
                 let Spread { low, high, .. } = target.measured;
                 println!(

@@ -1,5 +1,5 @@
-//! What was measured so far: by scenario, row (a contender, unless said otherwise) and round; a scenario that is measured
-//! several times a round has as many more of them.
+//! What was measured so far: by scenario, row (a contender, unless said otherwise) and round; a scenario whose
+//! contenders are started several times a round has as many more of them.
 //!
 //! Ratios are taken within a round, whose measurements are minutes apart at most, and summed up over rounds: a
 //! machine that is slower for an hour then moves both sides of a ratio.

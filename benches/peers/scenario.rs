@@ -36,8 +36,6 @@ pub struct Scenario {
     pub shown: &'static [Figure],
     /// Part of a `--quick` run.
     pub quick: bool,
-    /// How often it is measured in each round: more where a verdict is about a few hundredths.
-    pub turns: usize,
 }
 
 /// A proxy in one configuration.
@@ -111,12 +109,8 @@ pub const SMALL: Load = Load::Wrk { connections: 64, ask: Ask::Answer { bytes: K
 const SATURATING_IN_TURNS: Load =
     Load::Alternating(Pace::Closed { connections: 64, ask: Ask::Answer { bytes: KIB } });
 const AT_EASE_IN_TURNS: Load = Load::Alternating(Pace::Open { share: 0.5 });
-/// Of a tenth of a second each, in a round.
-const MANY: usize = 60;
-/// Of half a second.
-const SEVERAL: usize = 30;
 
-const ALTERNATING: &[Figure] = &[CpuPerRequest, RequestsPerSecond, StalledPercent, PeakMib, MirroredPercent];
+const ALTERNATING: &[Figure] = &[CpuPerRequest, RequestsPerSecond, PeakMib, MirroredPercent];
 const CLOSED: &[Figure] = &[
     CpuPerRequest,
     RequestsPerSecond,
@@ -176,7 +170,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: true,
-        turns: 1,
     },
     Scenario {
         name: "mirror",
@@ -193,7 +186,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: true,
-        turns: 1,
     },
     Scenario {
         name: "cost",
@@ -205,7 +197,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: ALTERNATING,
         quick: true,
-        turns: MANY,
     },
     Scenario {
         name: "bad-shadow",
@@ -217,7 +208,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: RequestsPerSecond,
         shown: ALTERNATING,
         quick: true,
-        turns: MANY,
     },
     Scenario {
         name: "hung-shadow-peers",
@@ -229,7 +219,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: RequestsPerSecond,
         shown: CLOSED,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "large",
@@ -241,7 +230,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "upload",
@@ -253,7 +241,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "tls-new",
@@ -265,7 +252,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "tls-kept",
@@ -277,7 +263,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "http2",
@@ -289,7 +274,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "open",
@@ -301,7 +285,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: P999Ms,
         shown: OPEN,
         quick: true,
-        turns: 1,
     },
     Scenario {
         name: "tail",
@@ -313,7 +296,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: P999Ms,
         shown: OPEN,
         quick: false,
-        turns: SEVERAL,
     },
     Scenario {
         name: "open-bad-shadow",
@@ -325,7 +307,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: P99Ms,
         shown: OPEN,
         quick: false,
-        turns: SEVERAL,
     },
     Scenario {
         name: "open-mirror",
@@ -343,7 +324,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: P999Ms,
         shown: OPEN,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "active-1000",
@@ -355,7 +335,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "active-9000",
@@ -367,7 +346,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "idle-1000",
@@ -379,7 +357,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: KibPerConnection,
         shown: RESTING,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "idle-9000",
@@ -391,7 +368,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: KibPerConnection,
         shown: RESTING,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "idle-tls",
@@ -403,7 +379,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: KibPerConnection,
         shown: RESTING,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "idle-http2",
@@ -415,7 +390,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: KibPerConnection,
         shown: RESTING,
         quick: false,
-        turns: 1,
     },
     Scenario {
         name: "two-workers",
@@ -427,7 +401,6 @@ pub const SCENARIOS: &[Scenario] = &[
         compared: CpuPerRequest,
         shown: CLOSED,
         quick: false,
-        turns: 1,
     },
 ];
 
@@ -442,6 +415,16 @@ impl Scenario {
     pub const fn case(&self, contender: Contender) -> Case {
         let Self { workers, downstream, load, .. } = *self;
         Case { contender, workers, downstream, load, routes: None, tee_percent: TEE_PERCENT }
+    }
+
+    /// How often contenders are started in a round, and how many turns they then take: often where a verdict is about a few
+    /// hundredths. What they do from start to end is one value.
+    pub const fn starts_and_turns(&self) -> (usize, usize) {
+        match self.load {
+            Load::Alternating(Pace::Closed { .. }) => (6, 20),
+            Load::Alternating(Pace::Open { .. }) => (3, 10),
+            _ => (1, 1),
+        }
     }
 
     /// Memory at rest takes half a minute of waiting, and hardly depends on the hour.
