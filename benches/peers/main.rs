@@ -154,22 +154,22 @@ fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome
                 let seconds = start.elapsed().as_secs();
                 eprintln!("bench: {seconds:4} s  round {}  {}  {who}", round + 1, scenario.name);
             };
-            let contenders = || {
-                let all = in_turn(scenario.contenders, round);
+            let contenders = |place| {
+                let all = in_turn(scenario.contenders, place);
                 all.filter(|contender| !left_out.contains_key(&contender.peer))
             };
-            if let Load::Alternating(_) = scenario.load {
+            if let Load::Alternating(pace) = scenario.load {
                 let (starts, turns) =
-                    if arguments.quick { (1, QUICK_TURNS) } else { scenario.starts_and_turns() };
-                for start in 0..starts {
-                    say(&format!("all in turns, start {}", start + 1));
-                    let saturation = saturation(&results);
-                    alternate(settings, scenario, contenders(), (turns, saturation), |who, figures| {
-                        results.add(scenario.name, who, round * starts + start, figures);
+                    if arguments.quick { (1, QUICK_TURNS) } else { pace.starts_and_turns() };
+                for place in round * starts..(round + 1) * starts {
+                    say(&format!("all in turns, start {}", place + 1));
+                    let extent = (turns, saturation(&results));
+                    alternate(settings, scenario, contenders(place), extent, |contender, figures| {
+                        results.add(scenario.name, contender, place, figures);
                     })?;
                 }
             } else {
-                for contender in contenders() {
+                for contender in contenders(round) {
                     say(&contender);
                     one(settings, scenario, contender, round, &mut results);
                 }
@@ -188,7 +188,7 @@ fn compare(arguments: &Arguments, settings: &Settings, rounds: usize) -> Outcome
     report.print();
     let json = arguments.json.clone().unwrap_or_else(|| Path::new(RESULTS).join("peers.json"));
     report.write(&json)?;
-    eprintln!("\nbench: every single figure is in {}", json.display());
+    eprintln!("\nbench: all values are in {}", json.display());
     Ok(())
 }
 
@@ -217,7 +217,7 @@ fn left_out(arguments: &Arguments) -> BTreeMap<Peer, String> {
     Peer::ALL.iter().filter_map(|peer| Some((*peer, why(peer)?.to_owned()))).collect()
 }
 
-/// Each round begins with another one, so that nobody always follows the same predecessor.
+/// Each round begins with another one.
 fn in_turn<T: Copy>(all: &[T], round: usize) -> impl Iterator<Item = T> {
     all.iter().copied().cycle().skip(round % all.len().max(1)).take(all.len())
 }

@@ -2,7 +2,7 @@
 //!
 //! Cost is what the kernel charged to the proxy between two looks, over what the origin was asked between
 //! them. Both are exact, and neither depends on the load generator, which counts only what it has seen end. Between some
-//! looks the machine crept, or stood still, and that time is left out of cost and throughput.
+//! looks the machine crept, or stood still, and that time is left out of cost and throughput where a load is measured alone.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ const WINDOW: Duration = Duration::from_millis(100);
 const STALLED: f64 = 0.02;
 /// For a closed loop to open one connection, and to send its first request; generous.
 const OPENING: Duration = Duration::from_micros(500);
+/// Of the open loop's arrivals.
+const SEED: u64 = 1;
 const BYTES_PER_MIB: f64 = (1024 * 1024) as f64;
 
 /// What measurements of one run share.
@@ -89,7 +91,7 @@ pub struct Look {
 }
 
 pub fn look(stage: &Stage, load_cores: &[usize]) -> Outcome<Look> {
-    let (mirrored, ticks) = (stage.mirrored(), machine::core_ticks(load_cores));
+    let (mirrored, ticks) = (stage.mirrored()?, machine::core_ticks(load_cores));
     // The origin answers when its turn comes; it counts somewhere between.
     let cpu = || (stage.proxy.as_ref().map_or(Duration::ZERO, Process::cpu), Instant::now());
     let (before, asked) = cpu();
@@ -128,28 +130,29 @@ pub fn sum_up<'a>(
         stalls.is_none_or(|stalls| stalls.share_of(&(from.at..to.at)) <= STALLED)
     };
     let undisturbed: Vec<_> = all.iter().filter(is_undisturbed).copied().collect();
-    let seconds = |from: &Look, to: &Look| (to.at - from.at).as_secs_f64();
-    let (passed, counted) = (sum(&all, seconds), sum(&undisturbed, seconds));
+    let length = |from: &Look, to: &Look| (to.at - from.at).as_secs_f64();
+    let (passed, undisturbed_for) = (sum(&all, length), sum(&undisturbed, length));
     // Where there are no others, those are better than nothing.
-    let spans = if undisturbed.is_empty() { &all } else { &undisturbed };
-    let seconds = sum(spans, seconds);
+    let counted = if undisturbed.is_empty() { &all } else { &undisturbed };
+    let seconds = sum(counted, length);
     if seconds <= 0.0 {
         return Err("nobody looked".into());
     }
-    let cpu = sum(spans, |from, to| to.cpu.saturating_sub(from.cpu).as_secs_f64());
-    let requests = sum(spans, |from, to| to.answered.saturating_sub(from.answered) as f64);
+    let cpu = sum(counted, |from, to| to.cpu.saturating_sub(from.cpu).as_secs_f64());
+    let requests = sum(counted, |from, to| to.answered.saturating_sub(from.answered) as f64);
 
     let copies = sum(&all, |from, to| to.mirrored.saturating_sub(from.mirrored) as f64);
     let answered = sum(&all, |from, to| to.answered.saturating_sub(from.answered) as f64);
-    let busy = sum(&all, |from, to| (to.ticks.0 - from.ticks.0) as f64);
-    let ticks = sum(&all, |from, to| (to.ticks.1 - from.ticks.1) as f64);
+    // The kernel may take back some of what it said of idle time.
+    let busy = sum(&all, |from, to| to.ticks.0.saturating_sub(from.ticks.0) as f64);
+    let ticks = sum(&all, |from, to| to.ticks.1.saturating_sub(from.ticks.1) as f64);
     let mut figures = Figures::from([
         (Figure::Busy, cpu / seconds),
         (Figure::LoadBusy, busy / ticks.max(1.0)),
         (Figure::RequestsPerSecond, requests / seconds),
     ]);
     if stalls.is_some() {
-        figures.insert(Figure::StalledPercent, (1.0 - counted / passed) * 100.0);
+        figures.insert(Figure::StalledPercent, (1.0 - undisturbed_for / passed) * 100.0);
     }
     // A hung shadow stops some proxies altogether. That is a figure too.
     if requests > 0.0 {
@@ -213,7 +216,9 @@ impl Generator {
                 Self::Wrk(Wrk::start(folder, &base, connections, ask, duration)?)
             }
             Load::H2load { streams } => Self::H2load(H2load::start(folder, &base, streams, duration)?),
-            Load::Open { share } => Self::Open(Open::start(port, saturation * share, duration, placing)?),
+            Load::Open { share } => {
+                Self::Open(Open::start(port, saturation * share, duration, placing, SEED)?)
+            }
             Load::Handshakes { at_once } => {
                 let chain = settings.certificate.chain();
                 Self::Handshakes(Handshakes::start(&chain, port, at_once, duration)?)

@@ -1,4 +1,4 @@
-//! The results, as tables for people and as JSON for programs. The JSON has every single measurement.
+//! The results, as tables for people and as JSON for programs. The JSON has every round's value, or every start's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,9 +35,15 @@ impl Report<'_> {
         if !judged.is_empty() {
             println!("\nTargets, by the median of {} rounds, or of all their starts\n", self.rounds);
             for target in judged {
-                let Spread { low, high, .. } = target.measured;
+                let Spread { min, low, high, max, .. } = target.measured;
+                // Of a few values the extremes say it all.
+                let interval = if low > min || high < max {
+                    format!("; median {low:.2}–{high:.2}")
+                } else {
+                    String::new()
+                };
                 println!(
-                    "  {:7}  {:54} {:>7}   {}; median {low:.2}–{high:.2}",
+                    "  {:7}  {:54} {:>7}   {}{interval}",
                     target.verdict.shown(),
                     target.what,
                     target.bound,
@@ -172,7 +178,7 @@ pub fn figures<Row: Copy + Eq + Hash>(
         if let Some(spread) = results.spread(scenario, row, figure) {
             let name = serde_json::to_value(figure)?.as_str().unwrap_or_default().to_owned();
             let values = results.all(scenario, row, figure);
-            figures.insert(name, json!({ "spread": spread, "rounds": values }));
+            figures.insert(name, json!({ "spread": spread, "values": values }));
         }
     }
     Ok(figures.into())

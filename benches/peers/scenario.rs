@@ -288,7 +288,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "tail",
-        what: "the same, for a verdict on the last thousandth: in turns of half a second",
+        what: "the same, for a verdict on the last thousandth: in turns of a second",
         contenders: &[plain(HaproxyTcp), plain(Segue), plain(Nginx), plain(Haproxy)],
         workers: 1,
         downstream: Downstream::Http1,
@@ -411,20 +411,21 @@ impl Load {
     }
 }
 
+impl Pace {
+    /// How often contenders are started in a round, and how many turns they then take: many where a verdict is about a few
+    /// hundredths.
+    pub const fn starts_and_turns(self) -> (usize, usize) {
+        match self {
+            Self::Closed { .. } => (6, 20),
+            Self::Open { .. } => (3, 6),
+        }
+    }
+}
+
 impl Scenario {
     pub const fn case(&self, contender: Contender) -> Case {
         let Self { workers, downstream, load, .. } = *self;
         Case { contender, workers, downstream, load, routes: None, tee_percent: TEE_PERCENT }
-    }
-
-    /// How often contenders are started in a round, and how many turns they then take: often where a verdict is about a few
-    /// hundredths. What they do from start to end is one value.
-    pub const fn starts_and_turns(&self) -> (usize, usize) {
-        match self.load {
-            Load::Alternating(Pace::Closed { .. }) => (6, 20),
-            Load::Alternating(Pace::Open { .. }) => (3, 10),
-            _ => (1, 1),
-        }
     }
 
     /// Memory at rest takes half a minute of waiting, and hardly depends on the hour.

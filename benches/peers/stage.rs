@@ -60,7 +60,7 @@ pub struct Stage {
     // Fields are dropped in this order: the proxy before what it talks to, the folder last.
     /// `None`: callers ask the origin itself.
     pub proxy: Option<Process>,
-    _shadow: Option<Process>,
+    shadow: Option<Process>,
     _origin: Process,
     pub port: u16,
     origin_port: u16,
@@ -105,7 +105,7 @@ impl Stage {
         };
         let proxy = case.contender.peer.command(&site)?.map(start).transpose()?;
         let port = if proxy.is_some() { port } else { origin_port };
-        Ok(Self { proxy, _shadow: shadow, _origin: origin, port, origin_port, shadow_port, folder })
+        Ok(Self { proxy, shadow, _origin: origin, port, origin_port, shadow_port, folder })
     }
 
     /// Requests that the origin has been asked.
@@ -114,8 +114,8 @@ impl Stage {
     }
 
     /// Requests that the shadow has been asked; none where there is none.
-    pub fn mirrored(&self) -> u64 {
-        seen(self.shadow_port).unwrap_or(0)
+    pub fn mirrored(&self) -> Outcome<u64> {
+        if self.shadow.is_some() { seen(self.shadow_port) } else { Ok(0) }
     }
 }
 

@@ -37,8 +37,6 @@ const RECORDED: (f64, f64) = (0.3, 0.9);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Fewer requests have no p99.9.
 const ENOUGH: u64 = 1000;
-/// Of the arrivals: the same ones for everybody.
-const SEED: u64 = 1;
 const EVENTS: usize = CONNECTIONS + 1;
 /// How late a request may go out on an idle machine; part of its latency.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
@@ -50,7 +48,14 @@ const READ: usize = 4096;
 pub struct Open(JoinHandle<Outcome<Ended>>);
 
 impl Open {
-    pub fn start(port: u16, rate_per_second: f64, duration: Duration, placing: &Placing) -> Outcome<Self> {
+    /// `seed`: of the arrivals, the same ones for everybody.
+    pub fn start(
+        port: u16,
+        rate_per_second: f64,
+        duration: Duration,
+        placing: &Placing,
+        seed: u64,
+    ) -> Outcome<Self> {
         let mut connections = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
             connections.push(Connection::open(port)?);
@@ -60,7 +65,7 @@ impl Open {
             if real_time {
                 machine::make_real_time(Priority::Measured)?;
             }
-            Loop::new(connections, rate_per_second, duration)?.run()
+            Loop::new(connections, rate_per_second, duration)?.run(seed)
         })))
     }
 
@@ -126,11 +131,11 @@ impl Loop {
         })
     }
 
-    fn run(mut self) -> Outcome<Ended> {
+    fn run(mut self, seed: u64) -> Outcome<Ended> {
         let Self { rate_per_second, duration, .. } = self;
         let tick = Itimerspec { it_interval: TICK, it_value: TICK };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &tick)?;
-        let mut random = fastrand::Rng::with_seed(SEED);
+        let mut random = fastrand::Rng::with_seed(seed);
         // Exponential gaps make Poisson arrivals; 1 − x is never zero.
         let mut gap = || Duration::from_secs_f64(-(1.0 - random.f64()).ln() / rate_per_second);
         let start = Instant::now();

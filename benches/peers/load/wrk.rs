@@ -55,8 +55,12 @@ impl Wrk {
         self.signal(Signal::STOP);
     }
 
-    pub fn go_on(&self) {
+    pub fn go_on(&mut self) -> Outcome<()> {
+        if let Some(status) = self.0.try_wait()? {
+            return Err(format!("wrk ended too soon, with {status}").into());
+        }
         self.signal(Signal::CONT);
+        Ok(())
     }
 
     fn signal(&self, signal: Signal) {
