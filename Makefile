@@ -25,7 +25,7 @@ optimised: ## Build target/optimised/release/segue, which takes the least CPU ti
 	scripts/prepare-bench
 	scripts/build-optimised
 
-bench: optimised ## Compare that with other proxies, for an hour and a half, on a machine that has nothing else to do
+bench: optimised ## Compare that with other proxies, for two hours, on a machine that has nothing else to do
 	SEGUE_BIN=target/optimised/release/segue cargo bench --locked --bench peers
 
 bench-quick: ## The same within a minute: it shows that everything works, not who is faster
