@@ -1,7 +1,7 @@
 //! How `make bench` sums up what it measured: a verdict is no better than this.
 
 #[path = "../benches/peers/figures.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the bench uses the rest of it")]
 mod figures;
 
 use figures::Spread;
